@@ -1,0 +1,111 @@
+//! What a machine is: its CPUs, cores, caches and NUMA nodes as domains of CPUs, compact enough for a status.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+use crate::id_set::{CpuSet, NodeSet};
+
+/// The inventory of one host as its agent read it. Changes only when the machine does. At most 8 KiB on 512 CPUs.
+///
+/// Source: `/sys/devices/system/{cpu,node}`, see the kernel's `Documentation/ABI/stable/sysfs-devices-system-cpu`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// The machine's identity, machine-id(5).
+    #[serde(rename = "machineID")]
+    #[schemars(length(max = 64))]
+    pub machine_id: String,
+    /// Which logical CPUs there are.
+    pub cpus: CpuInventory,
+    /// Sockets with their online CPUs.
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub packages: Vec<Package>,
+    /// Online NUMA nodes in order of number.
+    #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
+    pub numa_nodes: Vec<NumaNode>,
+    /// Online CPUs that share one last-level cache, one list per cache.
+    #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
+    pub l3: Vec<CpuSet>,
+    /// Online CPUs of each core that has several; a CPU named nowhere here is a core of its own.
+    #[schemars(length(max = 8192), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cores: Vec<CpuSet>,
+    /// The running kernel's release.
+    #[schemars(length(max = 128))]
+    pub kernel: String,
+    /// The running systemd's version, leading digits only.
+    #[schemars(length(max = 32))]
+    pub systemd: String,
+}
+
+/// Which logical CPUs a host has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuInventory {
+    /// CPUs that run.
+    pub online: CpuSet,
+    /// CPUs that are present and switched off.
+    pub offline: CpuSet,
+    /// CPUs that the kernel keeps out of scheduling (`isolcpus=`).
+    pub isolated: CpuSet,
+}
+
+/// One socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Package {
+    /// The kernel's `physical_package_id`.
+    #[schemars(range(min = 0))]
+    pub id: u32,
+    /// Its online CPUs.
+    pub cpus: CpuSet,
+}
+
+/// One NUMA node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NumaNode {
+    /// The kernel's node number.
+    #[schemars(range(min = 0, max = 8191))]
+    pub id: u32,
+    /// Its online CPUs; empty for a node of memory only.
+    pub cpus: CpuSet,
+    /// Its memory (`MemTotal`); zero for a node of CPUs only.
+    pub memory: Bytes,
+    /// Distances to the nodes of this list, in its order (ACPI SLIT; 10 is local).
+    #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
+    pub distances: Vec<u32>,
+}
+
+impl Hardware {
+    /// The physical cores that have at least one online CPU, in order of their first CPU.
+    pub fn online_cores(&self) -> Vec<CpuSet> {
+        let shared = self.cores.iter().fold(CpuSet::new(), |all, core| all.union(core));
+        let single = self.cpus.online.iter().filter(|cpu| !shared.contains(*cpu)).map(|cpu| CpuSet::from_iter([cpu]));
+        let several =
+            self.cores.iter().map(|core| core.intersection(&self.cpus.online)).filter(|core| !core.is_empty());
+        let mut cores: Vec<CpuSet> = single.chain(several).collect();
+        cores.sort_by_key(CpuSet::first);
+        cores
+    }
+
+    /// All CPUs that are present, online or not.
+    pub fn present_cpus(&self) -> CpuSet {
+        self.cpus.online.union(&self.cpus.offline)
+    }
+
+    /// The nodes that have memory.
+    pub fn memory_nodes(&self) -> NodeSet {
+        self.numa_nodes.iter().filter(|node| node.memory > Bytes::new(0)).map(|node| node.id).collect()
+    }
+
+    /// The memory of all nodes.
+    pub fn memory(&self) -> Bytes {
+        self.numa_nodes.iter().map(|node| node.memory).sum()
+    }
+
+    /// The nodes to which these CPUs belong.
+    pub fn nodes_of(&self, cpus: &CpuSet) -> NodeSet {
+        self.numa_nodes.iter().filter(|node| !node.cpus.is_disjoint(cpus)).map(|node| node.id).collect()
+    }
+}

@@ -1,0 +1,18 @@
+//! The words that operator, node-agent and users share: the two kinds, their value types, conditions and names.
+
+pub mod bytes;
+pub mod conditions;
+pub mod hardware;
+pub mod host_state;
+pub mod id_set;
+pub mod names;
+pub mod seconds;
+pub mod slice_topology;
+pub mod text;
+
+pub use bytes::Bytes;
+pub use hardware::Hardware;
+pub use host_state::{HostState, HostStateSpec, HostStateStatus, TopologyEntry};
+pub use id_set::{CpuSet, NodeSet};
+pub use names::{ServiceName, SliceName, TopologyName, UnitKind, UnitName, UserName};
+pub use slice_topology::{SliceTopology, SliceTopologySpec, SliceTopologyStatus};
