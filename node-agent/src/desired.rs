@@ -1,0 +1,101 @@
+//! What the host should be: units as text, files, links and live properties, with nothing left to choose.
+
+use std::collections::BTreeMap;
+
+use lamina_crds::host_state::EntryState;
+use lamina_crds::slice_topology::OnChange;
+use lamina_crds::text::AbsolutePath;
+use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitName, UserName};
+
+use crate::host_path::HostPath;
+use crate::property::Properties;
+
+/// Everything that should be on the host, by topology.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DesiredHost {
+    /// One entry per topology that has an instruction for this host.
+    pub entries: BTreeMap<TopologyName, DesiredEntry>,
+}
+
+/// What one topology wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredEntry {
+    /// Present, Released or Absent. For Released and Absent the rest is what was last asked.
+    pub state: EntryState,
+    /// The entry's revision.
+    pub revision: String,
+    /// Delivered files with their content.
+    pub files: BTreeMap<HostPath, String>,
+    /// The slices, the topology's own slice first.
+    pub slices: Vec<DesiredSlice>,
+    /// The services in the order in which they start.
+    pub services: Vec<DesiredService>,
+}
+
+/// The texts of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitText {
+    /// The fragment: what the unit is.
+    pub fragment: String,
+    /// Our drop-in: resource and placement settings.
+    pub drop_in: String,
+}
+
+/// One slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredSlice {
+    /// Its unit.
+    pub unit: UnitName,
+    /// Its files.
+    pub text: UnitText,
+    /// What systemd and the kernel must report.
+    pub properties: Properties,
+    /// The CPUs that the kernel must give it; `None` for the topology's own slice, which is not pinned.
+    pub cpus: Option<CpuSet>,
+    /// The memory nodes that the kernel must give it; `None` where nothing is to be chosen.
+    pub memory_nodes: Option<NodeSet>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredService {
+    /// Its unit.
+    pub unit: UnitName,
+    /// The slice it runs in.
+    pub slice: UnitName,
+    /// Its files.
+    pub text: UnitText,
+    /// What systemd and the kernel must report.
+    pub properties: Properties,
+    /// Digests that tell which text is loaded and which one the process was started from.
+    pub digests: TextDigests,
+    /// Services that must have been started before, in every batch.
+    pub start_after: Vec<UnitName>,
+    /// What a change of its text does.
+    pub on_change: OnChange,
+    /// What must be there before it is touched.
+    pub needs: ServiceNeeds,
+}
+
+/// What a service needs from the host before it is written, changed or started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNeeds {
+    /// The user that runs it.
+    pub user: UserName,
+    /// The program.
+    pub executable: AbsolutePath,
+    /// Environment files that the host must already have, readable by the user.
+    pub env_files: Vec<AbsolutePath>,
+}
+
+/// Digests that the fragment carries in `LogExtraFields=`. systemd shows the loaded ones as a property and keeps those
+/// that a process was started with in `/run/systemd/units/log-extra-fields:UNIT` until it ends (systemd.exec(5)).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TextDigests {
+    /// Over the whole fragment without these digests: which text is loaded.
+    pub text: String,
+    /// Over what takes effect only at a start: a difference means the process is out of date.
+    pub start: String,
+    /// Over derived values: a difference is reported and never restarts.
+    pub derived: String,
+}
