@@ -2,10 +2,12 @@
 
 pub mod bytes;
 pub mod conditions;
+pub mod decode;
 pub mod hardware;
 pub mod host_state;
 pub mod id_set;
 pub mod names;
+pub mod rules;
 pub mod seconds;
 pub mod slice_topology;
 pub mod text;
