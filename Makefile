@@ -1,0 +1,19 @@
+# What people run. The logic is in Rust programs: e2e/src/bin.
+.PHONY: demo demo-down test lint unit simulation api bus host all bench simulate generate
+
+RUN := cargo run --quiet -p lamina-e2e --bin
+
+demo:
+	@./e2e/ready && cargo build --quiet --workspace --bins && exec target/debug/lamina-lab demo
+demo-down:
+	@$(RUN) lamina-lab -- demo-down
+test:
+	@./e2e/ready && $(RUN) lamina-lanes
+lint unit simulation api bus host all:
+	@./e2e/ready && $(RUN) lamina-lanes -- $@
+simulate:
+	@cargo run --quiet -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET))
+bench:
+	@./e2e/ready && cargo build --quiet --workspace --bins --release && $(RUN) lamina-lab -- bench
+generate:
+	@cargo run --quiet -p lamina-crds --bin crdgen
