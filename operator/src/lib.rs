@@ -4,4 +4,7 @@
 
 pub mod changes;
 pub mod cluster;
+pub mod placement;
+pub mod selection;
 pub mod snapshot;
+pub mod view;
