@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::cel;
 use crate::conditions::Condition;
 use crate::hardware::Hardware;
 use crate::id_set::{CpuSet, NodeSet};
@@ -83,7 +84,7 @@ pub enum EntryState {
 }
 
 /// One slice, resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SliceEntry {
     /// The slice's unit.
@@ -93,9 +94,11 @@ pub struct SliceEntry {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub start_after: Vec<UnitName>,
     /// The CPUs it gets; never empty.
+    #[x_kube(validation = cel::list_is_not_empty())]
     pub cpus: CpuSet,
     /// The memory nodes it gets; absent on hosts with one node, where nothing is to be chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::list_is_not_empty())]
     pub memory_nodes: Option<NodeSet>,
     /// Protection and limits of its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +112,7 @@ pub struct SliceEntry {
 }
 
 /// One service, resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceEntry {
     /// The service's unit.
@@ -118,8 +121,10 @@ pub struct ServiceEntry {
     pub slice: UnitName,
     /// Program and arguments, taken literally.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = cel::absolute_program())]
     pub command: Vec<Argument>,
     /// The user that runs it.
+    #[x_kube(validation = cel::not_root())]
     pub user: UserName,
     /// The directory it starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,8 +153,9 @@ pub struct ServiceEntry {
 }
 
 /// A file with environment variables: exactly one of `file` and `path`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::exactly_one("file", "path"))]
 pub struct ResolvedEnvFile {
     /// A file that Lamina delivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,8 +179,9 @@ pub struct ResolvedEnv {
 }
 
 /// When a service that ended is started again, with every default filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::restart_delay())]
 pub struct ResolvedRestart {
     /// After which ends.
     pub policy: RestartPolicy,

@@ -1,11 +1,13 @@
 //! The words that operator, node-agent and users share: the two kinds, their value types, conditions and names.
 
 pub mod bytes;
+pub mod cel;
 pub mod conditions;
 pub mod decode;
 pub mod hardware;
 pub mod host_state;
 pub mod id_set;
+pub mod manifests;
 pub mod names;
 pub mod rules;
 pub mod seconds;

@@ -223,7 +223,7 @@ fn prefix(topology: &TopologyName) -> String {
 
 /// Units that Lamina never touches, whatever anybody asks: PID 1's own, the bus, logging, devices, logins, network,
 /// remote access, container runtimes, the kubelet and Lamina itself. Exact names without suffix.
-const PROTECTED: [&str; 30] = [
+pub const PROTECTED: [&str; 30] = [
     "init",
     "system",
     "user",
@@ -257,7 +257,7 @@ const PROTECTED: [&str; 30] = [
 ];
 
 /// Prefixes of such units: `systemd-journald`, `systemd-networkd`, `lamina-agent`.
-const PROTECTED_PREFIXES: [&str; 9] =
+pub const PROTECTED_PREFIXES: [&str; 9] =
     ["systemd", "lamina", "getty", "user", "dbus", "network", "networkmanager", "kubelet", "containerd"];
 
 /// Whether a unit of this name belongs to the host's foundation and is never managed.

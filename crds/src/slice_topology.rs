@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::cel;
 use crate::conditions::Condition;
 use crate::id_set::CpuSet;
 use crate::names::{FileName, ServiceName, SliceName, UserName};
@@ -24,6 +25,8 @@ use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
     category = "lamina",
     status = "SliceTopologyStatus",
     derive = "PartialEq",
+    validation = cel::topology_name(),
+    validation = cel::topology_name_is_free(),
     doc = "A SliceTopology says which systemd slices and services a set of hosts should run, on which CPUs and memory nodes, within which limits, in terms that hold on any machine.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Hosts", type_ = "integer", json_path = ".status.hosts.selected"),
@@ -33,6 +36,14 @@ use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::services_name_slices())]
+#[x_kube(validation = cel::order_names_slices())]
+#[x_kube(validation = cel::neighbours_are_slices("near"))]
+#[x_kube(validation = cel::neighbours_are_slices("apart"))]
+#[x_kube(validation = cel::services_have_users())]
+#[x_kube(validation = cel::env_files_are_delivered())]
+#[x_kube(validation = cel::default_env_files_are_delivered())]
+#[x_kube(validation = cel::files_are_small())]
 pub struct SliceTopologySpec {
     /// Which hosts are meant: it matches the union of the labels of the HostState and of the Node of the same name.
     /// Required and never empty.
@@ -58,12 +69,14 @@ pub struct SliceTopologySpec {
 }
 
 /// Which hosts are meant; all parts must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::selector_is_not_empty())]
 pub struct HostSelector {
     /// Labels that a host must carry with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
+    #[x_kube(validation = cel::label_keys())]
     pub match_labels: BTreeMap<String, LabelValue>,
     /// Conditions on the labels of a host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,14 +88,20 @@ pub struct HostSelector {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
-pub struct LabelValue(#[schemars(length(max = 63))] pub String);
+pub struct LabelValue(
+    #[schemars(length(max = 63), regex(pattern = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"))] pub String,
+);
 
 /// One condition on the labels of a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::label_expression())]
 pub struct LabelExpression {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(
+        length(min = 1, max = 317),
+        regex(pattern = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    )]
     pub key: String,
     /// How the label's value relates to the values.
     pub operator: LabelOperator,
@@ -127,11 +146,12 @@ pub struct DeliveredFile {
 }
 
 /// Settings that services share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceDefaults {
     /// The host's user that runs the services. root is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::not_root())]
     pub user: Option<UserName>,
     /// Files with environment variables, read when a service starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,8 +170,9 @@ pub struct ServiceDefaults {
 }
 
 /// A file with environment variables: exactly one of `file` and `path`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::exactly_one("file", "path"))]
 pub struct EnvFile {
     /// The name of a file in spec.files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,8 +183,9 @@ pub struct EnvFile {
 }
 
 /// One environment variable: exactly one of `value` and `valueFrom`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::exactly_one("value", "valueFrom"))]
 pub struct EnvVariable {
     /// The variable's name.
     pub name: EnvName,
@@ -194,8 +216,9 @@ pub enum ResourceValue {
 }
 
 /// When a service that ended is started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::restart_delay())]
 pub struct Restart {
     /// After which ends; OnFailure if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,8 +261,11 @@ pub struct ResourceLimits {
 }
 
 /// A group of services that share CPUs, memory nodes and limits: one systemd slice.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::not_after_itself())]
+#[x_kube(validation = cel::not_own_neighbour("near"))]
+#[x_kube(validation = cel::not_own_neighbour("apart"))]
 pub struct Slice {
     /// The slice's name; its unit is TOPOLOGY-NAME.slice.
     pub name: SliceName,
@@ -268,11 +294,13 @@ pub struct Slice {
 }
 
 /// Which CPUs, or how many: exactly one of `set` and `cores`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::exactly_one("set", "cores"))]
 pub struct CpuRequest {
     /// Exactly these CPUs, in the kernel's list form. All must exist and be online on every selected host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::list_is_not_empty())]
     pub set: Option<CpuSet>,
     /// That many whole physical cores, with all their online threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,8 +336,9 @@ pub struct Neighbour {
 
 /// Protection and limits of memory: min <= low <= high <= max. See systemd.resource-control(5) and the kernel's
 /// cgroup-v2 documentation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::memory_order())]
 pub struct MemoryLimits {
     /// Memory that is never reclaimed (`memory.min`), granted through every ancestor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -319,9 +348,11 @@ pub struct MemoryLimits {
     pub low: Option<Bytes>,
     /// Above this, processes are throttled and reclaimed from (`memory.high`). At least 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::memory_floor())]
     pub high: Option<Bytes>,
     /// Above this, processes are killed (`memory.max`). At least 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::memory_floor())]
     pub max: Option<Bytes>,
     /// Swap that may be used (`memory.swap.max`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -359,7 +390,7 @@ pub enum Isolation {
 }
 
 /// A program that runs inside a slice: one systemd service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// The service's name; its unit is TOPOLOGY-NAME.service.
@@ -368,9 +399,11 @@ pub struct Service {
     pub slice: SliceName,
     /// The program and its arguments, taken literally: no shell, no expansion. The program is an absolute path.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = cel::program())]
     pub command: Vec<Argument>,
     /// The host's user that runs it; required here or in serviceDefaults. root is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = cel::not_root())]
     pub user: Option<UserName>,
     /// The directory it starts in; / if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
