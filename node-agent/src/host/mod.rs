@@ -1,5 +1,26 @@
 //! The seam to the host: one verb per effect. Everything between two verbs is pure.
 
+#[cfg(feature = "host")]
+pub mod bus;
+#[cfg(feature = "host")]
+pub mod cgroups;
+#[cfg(feature = "host")]
+pub mod preflight;
+#[cfg(feature = "host")]
+pub mod processes;
+#[cfg(feature = "host")]
+pub mod real;
+#[cfg(feature = "host")]
+pub mod root;
+#[cfg(feature = "host")]
+pub mod systemd;
+#[cfg(feature = "host")]
+pub mod unit_dir;
+#[cfg(feature = "host")]
+pub mod unit_properties;
+pub mod log_fields;
+pub mod search_path;
+
 use lamina_crds::{Hardware, UnitName};
 
 use crate::host_path::HostPath;

@@ -1,0 +1,191 @@
+//! The real host: puts together what files, systemd, cgroups and processes say, and carries out each effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+use lamina_crds::{Hardware, TopologyName, UnitKind, UnitName};
+
+use crate::hardware;
+use crate::host::preflight::{self, Access};
+use crate::host::root::Root;
+use crate::host::search_path::{Concern, UNIT_DIRECTORIES, WANTS, concern};
+use crate::host::systemd::Systemd;
+use crate::host::{Host, HostError, JobResult, cgroups, log_fields, processes, unit_dir};
+use crate::host_path::{FILES, HostPath};
+use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope};
+use crate::property::Properties;
+
+/// The host this agent runs on.
+pub struct RealHost {
+    root: Root,
+    systemd: Systemd,
+}
+
+impl RealHost {
+    /// The host whose file system is at `root` and whose bus is at `bus_address`; without an address the bus is where
+    /// the host has its socket.
+    pub fn new(root: impl Into<PathBuf>, bus_address: Option<String>) -> Self {
+        let root = Root::new(root);
+        let socket = root.path().join("run/dbus/system_bus_socket");
+        let address = bus_address.unwrap_or_else(|| format!("unix:path={}", socket.display()));
+        Self { root, systemd: Systemd::new(address) }
+    }
+
+    /// How many calls were made on the bus since the start.
+    pub fn bus_calls(&self) -> u64 {
+        self.systemd.calls()
+    }
+}
+
+impl Host for RealHost {
+    async fn hardware(&mut self) -> Result<Hardware, HostError> {
+        let systemd = self.systemd.state().await?.version.to_string();
+        // A pod has the machine's CPUs in its own /sys; only the identity is the host's file.
+        let has_own = self.root.path().join("sys/devices/system/cpu/online").exists();
+        let machine = if has_own { self.root.path() } else { std::path::Path::new("/") };
+        let mut hardware = at("/sys", "read the hardware below", hardware::read(machine, &systemd))?;
+        let identity = self.read(&HostPath::new("/etc/machine-id")).await?.unwrap_or_default();
+        hardware.machine_id = String::from_utf8_lossy(&identity).trim().to_owned();
+        Ok(hardware)
+    }
+
+    async fn observe(&mut self, scope: &Scope) -> Result<ObservedHost, HostError> {
+        let state = self.systemd.state().await?;
+        let files = at("/etc/systemd/system", "list", files(&self.root, &scope.topologies))?;
+        let mut units = scope.units.clone();
+        units.extend(self.systemd.loaded(&scope.topologies).await?);
+        let units = self.systemd.units(&units).await?;
+        let mount = at("/proc/self/mounts", "read", cgroups::mount(&self.root))?;
+        let units = at("/sys/fs/cgroup", "read", measured(&self.root, mount.as_deref(), units))?;
+        let controllers = at("/sys/fs/cgroup", "read", cgroups::controllers(&self.root, mount.as_deref()))?;
+        let boot =
+            at("/proc/sys/kernel/random/boot_id", "read", self.root.read_kernel("/proc/sys/kernel/random/boot_id"))?;
+        let users = at("/etc/passwd", "read", preflight::users(&self.root))?;
+        let executable = |path: &_| preflight::usable(&self.root, path, None, Access::Execute);
+        let readable = |path: &_, user: &_| match users.get(user) {
+            Some(user) => preflight::usable(&self.root, path, Some(user), Access::Read),
+            None => Err(format!("user {user} does not exist")),
+        };
+        Ok(ObservedHost {
+            boot_id: boot.unwrap_or_default().trim().to_owned(),
+            systemd_version: state.version,
+            system_state: state.system_state,
+            controllers,
+            files,
+            units,
+            users: scope.users.iter().filter(|user| users.contains_key(*user)).cloned().collect(),
+            executables: scope.executables.iter().map(|path| (path.clone(), executable(path.as_str()))).collect(),
+            env_files: scope.env_files.iter().map(|key| (key.clone(), readable(key.0.as_str(), &key.1))).collect(),
+        })
+    }
+
+    async fn read(&mut self, path: &HostPath) -> Result<Option<Vec<u8>>, HostError> {
+        on(path, "read", unit_dir::read(&self.root, path))
+    }
+
+    async fn make_directory(&mut self, path: &HostPath) -> Result<(), HostError> {
+        on(path, "make directory", unit_dir::make_directory(&self.root, path))
+    }
+
+    async fn write(&mut self, path: &HostPath, content: &[u8]) -> Result<(), HostError> {
+        on(path, "write", unit_dir::write(&self.root, path, content))
+    }
+
+    async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {
+        on(path, "sync", unit_dir::sync(&self.root, path))
+    }
+
+    async fn rename(&mut self, from: &HostPath, to: &HostPath) -> Result<(), HostError> {
+        on(from, "rename", unit_dir::rename(&self.root, from, to))
+    }
+
+    async fn link(&mut self, path: &HostPath, target: &str) -> Result<(), HostError> {
+        on(path, "link", unit_dir::link(&self.root, path, target))
+    }
+
+    async fn remove(&mut self, path: &HostPath) -> Result<(), HostError> {
+        on(path, "remove", unit_dir::remove(&self.root, path))
+    }
+
+    async fn reload(&mut self) -> Result<(), HostError> {
+        self.systemd.reload().await
+    }
+
+    async fn start(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
+        self.systemd.job("start", "StartUnit", unit).await
+    }
+
+    async fn stop(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
+        self.systemd.job("stop", "StopUnit", unit).await
+    }
+
+    async fn restart(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
+        self.systemd.job("restart", "RestartUnit", unit).await
+    }
+
+    async fn reset_failed(&mut self, unit: &UnitName) -> Result<(), HostError> {
+        self.systemd.reset_failed(unit).await
+    }
+
+    async fn set_properties(&mut self, unit: &UnitName, properties: &Properties) -> Result<(), HostError> {
+        self.systemd.set_properties(unit, properties).await
+    }
+}
+
+fn on<T>(path: &HostPath, attempt: &'static str, result: io::Result<T>) -> Result<T, HostError> {
+    result.map_err(|source| HostError::File { attempt, path: path.clone(), source })
+}
+
+fn at<T>(path: &str, attempt: &'static str, result: io::Result<T>) -> Result<T, HostError> {
+    on(&HostPath::new(path), attempt, result)
+}
+
+/// Every file at a path that is one of these topologies' to use.
+fn files(root: &Root, topologies: &BTreeSet<TopologyName>) -> io::Result<BTreeMap<HostPath, ObservedFile>> {
+    let mut files = BTreeMap::new();
+    for directory in UNIT_DIRECTORIES {
+        for name in unit_dir::names(root, &HostPath::new(directory))? {
+            let path = HostPath::new(format!("{directory}/{name}"));
+            match topologies.iter().map(|topology| concern(&name, topology)).find(|concern| *concern != Concern::None) {
+                Some(Concern::Unit) => files.extend(unit_dir::look(root, &path)?.map(|file| (path, file))),
+                Some(Concern::DropIns) => {
+                    files.extend(unit_dir::list(root, &path, |_| true)?);
+                    files.extend(unit_dir::look(root, &path)?.map(|file| (path, file)));
+                }
+                Some(Concern::None) | None => {}
+            }
+        }
+    }
+    let is_ours = |name: &str| topologies.iter().any(|topology| concern(name, topology) == Concern::Unit);
+    files.extend(unit_dir::list(root, &HostPath::new(WANTS), is_ours)?);
+    for topology in topologies {
+        let directory = HostPath::new(format!("{FILES}/{topology}"));
+        files.extend(unit_dir::list(root, &directory, |_| true)?);
+        files.extend(unit_dir::look(root, &directory)?.map(|file| (directory, file)));
+    }
+    Ok(files)
+}
+
+/// The units with what their cgroups and processes show.
+fn measured(
+    root: &Root,
+    mount: Option<&str>,
+    mut units: BTreeMap<UnitName, ObservedUnit>,
+) -> io::Result<BTreeMap<UnitName, ObservedUnit>> {
+    for (name, unit) in &mut units {
+        if unit.main_pid != 0 {
+            let fields = unit_dir::read(root, &HostPath::new(log_fields::file_of(name.as_str())))?;
+            unit.started_from = fields.as_deref().and_then(log_fields::parse);
+        }
+        let Some(mount) = mount.filter(|_| !unit.control_group.is_empty()) else { continue };
+        let state = cgroups::state(root, mount, &unit.control_group)?;
+        unit.kernel = state.kernel;
+        unit.effective_cpus = state.cpus;
+        unit.effective_memory_nodes = state.memory_nodes;
+        if name.kind() == UnitKind::Service {
+            unit.threads = processes::threads(root, mount, &unit.control_group, unit.main_pid)?;
+        }
+    }
+    Ok(units)
+}
