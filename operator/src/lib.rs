@@ -4,7 +4,9 @@
 
 pub mod changes;
 pub mod cluster;
+pub mod entry;
 pub mod placement;
+pub mod resolve;
 pub mod selection;
 pub mod snapshot;
 pub mod view;

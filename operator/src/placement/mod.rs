@@ -342,4 +342,4 @@ fn infeasible(message: String) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
