@@ -4,6 +4,8 @@
 pub mod bus;
 #[cfg(feature = "host")]
 pub mod cgroups;
+pub mod contract;
+pub mod log_fields;
 #[cfg(feature = "host")]
 pub mod preflight;
 #[cfg(feature = "host")]
@@ -12,14 +14,13 @@ pub mod processes;
 pub mod real;
 #[cfg(feature = "host")]
 pub mod root;
+pub mod search_path;
 #[cfg(feature = "host")]
 pub mod systemd;
 #[cfg(feature = "host")]
 pub mod unit_dir;
 #[cfg(feature = "host")]
 pub mod unit_properties;
-pub mod log_fields;
-pub mod search_path;
 
 use lamina_crds::{Hardware, UnitName};
 
