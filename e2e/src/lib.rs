@@ -1,1 +1,12 @@
-//! placeholder
+//! The harness: real control planes and real systemd hosts that tests, the demo and `lamina-lab` are made of.
+
+pub mod cache;
+pub mod control_plane;
+pub mod host;
+pub mod image;
+pub mod lab;
+pub mod packages;
+pub mod program;
+pub mod progress;
+pub mod relay;
+pub mod tether;

@@ -1,0 +1,166 @@
+//! The harness as a program: brings up hosts to play with, runs commands in them, takes them down again.
+
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use lamina_e2e::{
+    cache::Cache,
+    host::{Host, Layout, frame::Kind, machine::Machine, quoted, snapshot},
+    image::{Suite, root},
+    lab::{Lab, LabSpec},
+    relay,
+};
+
+/// Test hosts for Lamina: emulated machines with a real systemd.
+#[derive(Parser)]
+#[command(name = "lamina-lab", version)]
+struct Arguments {
+    /// The folder of all labs [default: ~/.local/state/lamina-lab]
+    #[arg(long, global = true)]
+    state: Option<PathBuf>,
+    /// The lab's name; labs with different names run side by side
+    #[arg(long, global = true, default_value = "default")]
+    name: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start a lab
+    Up(Shape),
+    /// Run a command in a host, with its output and exit code
+    Exec {
+        /// The host's name, such as host-1
+        host: String,
+        /// Seconds after which the command is ended
+        #[arg(long, default_value_t = 3600)]
+        limit: u64,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Show what runs
+    Status,
+    /// End everything that `up` started, and forget it
+    Down,
+    /// Build what `up` needs and is not cached yet
+    Image(Shape),
+    /// Connect standard input and output to a port of this machine (hosts reach their API server through it)
+    #[command(hide = true)]
+    Relay {
+        /// The port
+        port: u16,
+    },
+}
+
+#[derive(clap::Args)]
+struct Shape {
+    /// How many hosts
+    #[arg(long, default_value_t = 1)]
+    hosts: u32,
+    /// How many CPUs a host has; without --numa they are all on one node
+    #[arg(long)]
+    cpus: Option<u32>,
+    /// The CPUs of each NUMA node, as in 0-7,16-19/8-15
+    #[arg(long)]
+    numa: Option<Layout>,
+    /// bookworm (systemd 252) or trixie (systemd 257)
+    #[arg(long, default_value_t = Suite::Bookworm)]
+    suite: Suite,
+    /// The memory of each NUMA node, in MiB
+    #[arg(long, default_value_t = 1536)]
+    node_memory: u32,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lamina-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
+    let state = state.map_or_else(Lab::default_state, Ok)?;
+    // Hosts are started from other folders.
+    let state = std::path::absolute(&state).with_context(|| format!("resolving {}", state.display()))?;
+    let lab = Lab::new(&state, &name)?;
+    match verb {
+        Verb::Up(shape) => up(&lab, shape).await?,
+        Verb::Exec { host, limit, command } => return exec(&lab, &host, Duration::from_secs(limit), &command).await,
+        Verb::Status => status(&lab)?,
+        Verb::Down => lab.take_down()?,
+        Verb::Image(shape) => image(shape).await?,
+        Verb::Relay { port } => relay::relay(port)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn up(lab: &Lab, shape: Shape) -> Result<()> {
+    let (cache, spec) = (Cache::open()?, shape.lab()?);
+    lab.create()?;
+    let started = tokio::select! {
+        started = lab.start_hosts(&cache, &spec) => started.map(drop),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("interrupted").and_then(|()| anyhow::bail!("interrupted")),
+    };
+    if started.is_err() {
+        lab.take_down()?;
+    }
+    started?;
+    status(lab)
+}
+
+async fn exec(lab: &Lab, host: &str, limit: Duration, command: &[String]) -> Result<ExitCode> {
+    let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+    // One word is a script, several are a command.
+    let script = if let [script] = command { script.clone() } else { words.join(" ") };
+    let print = |kind, piece: &[u8]| {
+        // A reader that has gone is no reason to end the command.
+        let _ = match kind {
+            Kind::Err => std::io::stderr().write_all(piece),
+            _ => std::io::stdout().write_all(piece).and_then(|()| std::io::stdout().flush()),
+        };
+    };
+    let code = lab.host(host)?.exec_to(&script, limit, Box::new(print)).await?;
+    // Shells report a signal as 128 and its number.
+    let code = if code < 0 { 128 - code } else { code };
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+fn status(lab: &Lab) -> Result<()> {
+    let port = lab.api_port()?;
+    println!("lab in {}, API server port {port}", lab.folder().display());
+    for mut host in lab.hosts()? {
+        let state = if host.is_running() { "running" } else { "off" };
+        let spec = host.spec();
+        println!("{:10} {state:8} {:9} CPUs {}", host.name(), spec.suite.name(), spec.layout);
+    }
+    Ok(())
+}
+
+async fn image(shape: Shape) -> Result<()> {
+    let cache = Cache::open()?;
+    let LabSpec { hosts: _, suite, layout, node_mebibytes } = shape.lab()?;
+    root::root(&cache, suite).await?;
+    snapshot::snapshot(&cache, suite, &Machine { layout, node_mebibytes }).await?;
+    Ok(())
+}
+
+impl Shape {
+    fn lab(self) -> Result<LabSpec> {
+        let Self { hosts, cpus, numa, suite, node_memory } = self;
+        let layout = match (cpus, numa) {
+            (None, None) => Layout::twenty(),
+            (Some(cpus), None) => format!("0-{}", cpus.saturating_sub(1)).parse().map_err(anyhow::Error::msg)?,
+            (None, Some(numa)) => numa,
+            (Some(cpus), Some(numa)) if numa.cpus() == cpus as usize => numa,
+            (Some(cpus), Some(numa)) => anyhow::bail!("--numa {numa} names {} CPUs and --cpus {cpus}", numa.cpus()),
+        };
+        Ok(LabSpec { hosts, suite, layout, node_mebibytes: node_memory })
+    }
+}

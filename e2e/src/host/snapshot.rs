@@ -1,0 +1,160 @@
+//! Boots a machine once and keeps its running state, so that every later host of the same kind answers in seconds.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    cache::Cache,
+    host::{
+        Lifetime,
+        channel::{self, Channel},
+        machine::{self, Machine},
+        process::Process,
+        tail,
+    },
+    image::{Suite, disk, qemu},
+    program::output_of,
+};
+
+/// The name of the state inside the disk.
+pub const STATE: &str = "base";
+
+/// What the emulator itself says, relative to the guest's folder.
+pub const LOG: &str = "qemu.log";
+
+/// A boot of an emulated machine of twenty CPUs on a busy host.
+pub const BOOT: Duration = Duration::from_secs(300);
+
+/// Brings what every host's first commands need into the guest's page cache, and looks whether all of it works.
+const WARM_UP: &str = "set -e
+systemctl is-system-running --wait
+systemctl daemon-reload
+systemd-run --quiet --wait true
+busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Peer Ping
+perl -e 'use strict'
+numastat > /dev/null
+/opt/orchestrator/bin/router ask nothing 2> /dev/null || true
+sync";
+
+/// A machine that has booted.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The disk with the state inside; copied for each host, because a host writes to it.
+    pub disk: PathBuf,
+    /// The emulator.
+    pub system: PathBuf,
+    /// The emulator's arguments, without network and state.
+    pub arguments: Vec<String>,
+}
+
+/// The snapshot of `machine` with `suite`, made if need be.
+pub async fn snapshot(cache: &Cache, suite: Suite, machine: &Machine) -> Result<Snapshot> {
+    let qemu = qemu::qemu(cache).await?;
+    let disk = disk::disk(cache, suite).await?;
+    let arguments = machine.arguments(&qemu, &disk)?;
+    let key = disk
+        .key
+        .clone()
+        .with("recipe", include_str!("snapshot.rs"))
+        .with("qemu", &qemu.version)
+        .with("arguments", arguments.join("\n"));
+    let what = format!("booting a machine with {suite} and CPUs {}", machine.layout);
+    let entry = cache
+        .entry(&format!("snapshot-{suite}"), &key, &what, async |folder| {
+            let mut create = Command::new(&qemu.image);
+            create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&disk.image);
+            output_of(create.arg(folder.join(machine::DISK))).await?;
+            boot_and_save(&qemu.system, &arguments, folder).await
+        })
+        .await?;
+    Ok(Snapshot { disk: entry.join(machine::DISK), system: qemu.system, arguments })
+}
+
+async fn boot_and_save(system: &Path, arguments: &[String], folder: &Path) -> Result<()> {
+    let arguments = [arguments, &machine::network(None)?].concat();
+    let mut process = Process::start(system, &arguments, folder, LOG, Lifetime::Tethered)?;
+    let channel = Channel::new(folder);
+    wait_answering(&channel, &mut process, folder, BOOT).await?;
+    let warm = channel.exec(WARM_UP, BOOT).await?;
+    if warm.code != 0 {
+        bail!("the machine has booted but does not work: {}{}", warm.stdout, warm.stderr);
+    }
+    let folder = folder.to_owned();
+    tokio::task::spawn_blocking(move || save(&folder)).await??;
+    process.kill()
+}
+
+/// Waits until the guest answers; a machine that ends instead says why.
+pub async fn wait_answering(channel: &Channel, process: &mut Process, folder: &Path, limit: Duration) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        // A question that a restarting machine swallows is asked again.
+        let Err(error) = channel.answers(Duration::from_secs(5)).await else { return Ok(()) };
+        let log = |name: &str| tail(&folder.join(name));
+        if !process.is_alive() {
+            bail!("the machine has ended: {}\n{}", log(LOG), log(machine::CONSOLE));
+        }
+        if begin.elapsed() > limit {
+            let seconds = limit.as_secs();
+            return Err(error.context(format!(
+                "no answer from the guest in {seconds} s; its console ends with\n{}",
+                log(machine::CONSOLE)
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn save(folder: &Path) -> Result<()> {
+    let mut monitor = Monitor::open(folder)?;
+    monitor.tell(&json!({ "execute": "qmp_capabilities" }))?;
+    let save = json!({ "command-line": format!("savevm {STATE}") });
+    let said = monitor.tell(&json!({ "execute": "human-monitor-command", "arguments": save }))?;
+    // The command reports its errors as text and is silent when all went well.
+    if said.as_str().is_some_and(|text| !text.trim().is_empty()) {
+        bail!("saving the machine's state: {said}");
+    }
+    monitor.tell(&json!({ "execute": "quit" }))?;
+    for name in [LOG, machine::CONSOLE] {
+        fs::remove_file(folder.join(name)).with_context(|| format!("removing {name}"))?;
+    }
+    Ok(())
+}
+
+/// The emulator's own control channel.
+struct Monitor {
+    stream: BufReader<std::os::unix::net::UnixStream>,
+}
+
+impl Monitor {
+    fn open(folder: &Path) -> Result<Self> {
+        let stream = channel::connect(folder, machine::MONITOR)?;
+        stream.set_read_timeout(Some(BOOT)).context("setting up the emulator's control channel")?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends a command and gives its answer; greetings and events in between are of no interest.
+    fn tell(&mut self, command: &Value) -> Result<Value> {
+        let sent = writeln!(self.stream.get_mut(), "{command}");
+        sent.with_context(|| format!("telling the emulator {command}"))?;
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).with_context(|| format!("waiting for the answer to {command}"))?;
+            let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("reading {line:?}"))?;
+            if let Some(error) = answer.get("error") {
+                bail!("the emulator refuses {command}: {error}");
+            }
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+    }
+}
