@@ -1,0 +1,243 @@
+//! Sees every effect of an agent and judges whether it may be: nothing foreign is touched, nothing is stopped or
+//! restarted in vain, nothing that was pinned comes loose. It knows what the agent was told, and the host's true state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use lamina_crds::decode::decode;
+use lamina_crds::host_state::{EntryState, ServiceEntry};
+use lamina_crds::rules::entry_faults;
+use lamina_crds::{CpuSet, TopologyEntry, TopologyName, UnitKind, UnitName};
+use lamina_node_agent::cluster::RawHostState;
+use lamina_node_agent::host_path::{HostPath, STATE};
+use lamina_node_agent::property::Property;
+
+use crate::host::SimulatedHost;
+use crate::host::systemd::slice_chain;
+use crate::truth::{cpus_of_service, process_disagreement};
+
+/// What one agent was told, and what it did wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Witness {
+    /// What must never happen and did, in sentences.
+    pub violations: Vec<String>,
+    /// Whether a foreign hand acted since the agent last looked.
+    pub is_disturbed: bool,
+    /// The newest instruction of each topology.
+    pub wanted: BTreeMap<TopologyName, TopologyEntry>,
+    seen: Option<(String, i64)>,
+    /// Every CPU that was ever asked for a service.
+    cpus: BTreeMap<UnitName, CpuSet>,
+    /// Every unit that was ever asked for.
+    ours: BTreeSet<UnitName>,
+}
+
+/// What an effect touches.
+#[derive(Clone, Copy, Debug)]
+pub enum Touch<'a> {
+    /// A file.
+    File {
+        /// What is done with it.
+        attempt: &'static str,
+        /// Which one.
+        path: &'a str,
+    },
+    /// A unit.
+    Unit {
+        /// What is done with it.
+        attempt: &'static str,
+        /// Which one.
+        unit: &'a UnitName,
+    },
+    /// systemd as a whole.
+    Reload,
+}
+
+/// What ran, and where, before an effect.
+pub struct Before {
+    running: BTreeMap<UnitName, (u32, CpuSet)>,
+    verdicts: Vec<String>,
+}
+
+impl Witness {
+    /// The agent is about to be shown this object. Older generations of the same object say nothing new.
+    pub fn instruct(&mut self, object: &RawHostState) {
+        let is_old = |(uid, generation): &(String, i64)| *uid == object.uid && *generation >= object.generation;
+        if self.seen.as_ref().is_some_and(is_old) {
+            return;
+        }
+        self.seen = Some((object.uid.clone(), object.generation));
+        let entries = object.entries.iter().filter_map(|value| decode::<TopologyEntry>(value).ok());
+        for entry in entries.filter(|entry| entry_faults(entry).is_empty()) {
+            self.note(&entry);
+            self.wanted.insert(entry.name.clone(), entry);
+        }
+    }
+
+    fn note(&mut self, entry: &TopologyEntry) {
+        self.ours.extend(UnitName::of_topology(&entry.name));
+        self.ours.extend(entry.slices.iter().map(|slice| slice.unit.clone()));
+        for service in &entry.services {
+            self.ours.insert(service.unit.clone());
+            let known = self.cpus.entry(service.unit.clone()).or_default();
+            *known = known.union(&cpus_of_service(entry, service));
+        }
+    }
+
+    /// Judges an effect before it happens, and remembers what must survive it.
+    pub fn before(&self, host: &SimulatedHost, touch: &Touch<'_>) -> Before {
+        let verdicts = match touch {
+            Touch::File { attempt, path } => self.judge_file(host, attempt, path),
+            Touch::Unit { attempt, unit } => self.judge_unit(host, attempt, unit),
+            Touch::Reload => Vec::new(),
+        };
+        Before { running: self.running(host), verdicts }
+    }
+
+    /// Judges what an effect did.
+    pub fn after(&self, host: &SimulatedHost, touch: &Touch<'_>, before: &Before) -> Vec<String> {
+        let mut verdicts = before.verdicts.clone();
+        for (unit, (pid, cpus)) in self.running(host) {
+            let Some(asked) = self.asked_cpus(host, &unit) else { continue };
+            let was_inside =
+                before.running.get(&unit).is_none_or(|(old, old_cpus)| *old != pid || old_cpus.is_subset(&asked));
+            if was_inside && !cpus.is_subset(&asked) {
+                verdicts.push(format!("{touch}: {unit} now runs on {cpus}, asked for was {asked}"));
+            }
+        }
+        for unit in before.running.keys() {
+            let still = host.systemd.units.get(unit).is_some_and(|unit| unit.process.is_some());
+            if !still && matches!(touch, Touch::Reload | Touch::File { .. }) {
+                verdicts.push(format!("{touch} ended {unit}"));
+            }
+        }
+        verdicts
+    }
+
+    /// The CPUs asked for a service of a Present entry; `None` where nobody asks, or all of them are switched off.
+    fn asked_cpus(&self, host: &SimulatedHost, unit: &UnitName) -> Option<CpuSet> {
+        let (entry, _) = self.service(unit)?;
+        let asked = self.cpus.get(unit).filter(|_| entry.state == EntryState::Present)?;
+        (!asked.is_disjoint(&host.machine.online)).then(|| asked.clone())
+    }
+
+    fn running(&self, host: &SimulatedHost) -> BTreeMap<UnitName, (u32, CpuSet)> {
+        let units = host.systemd.units.iter().filter(|(name, _)| self.ours.contains(name));
+        let running = units.filter_map(|(name, unit)| Some((name, unit.process.as_ref()?)));
+        running.map(|(name, process)| (name.clone(), (process.pid, host.cpus_of(process)))).collect()
+    }
+
+    fn service(&self, unit: &UnitName) -> Option<(&TopologyEntry, &ServiceEntry)> {
+        self.wanted.values().find_map(|entry| {
+            let service = entry.services.iter().find(|service| service.unit == *unit)?;
+            Some((entry, service))
+        })
+    }
+
+    fn judge_file(&self, host: &SimulatedHost, attempt: &str, path: &str) -> Vec<String> {
+        let mut verdicts = Vec::new();
+        if host.foreign.contains_key(path) {
+            verdicts.push(format!("{attempt} {path}: it is somebody else's"));
+        }
+        if !self.is_ours(path) {
+            verdicts.push(format!("{attempt} {path}: not a place for Lamina's files"));
+        }
+        verdicts
+    }
+
+    /// Whether a path is one that the agent may use.
+    fn is_ours(&self, path: &str) -> bool {
+        let plain = match path.rsplit_once('/') {
+            Some((directory, name)) => {
+                let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".lamina-new")).unwrap_or(name);
+                format!("{directory}/{name}")
+            }
+            None => path.to_owned(),
+        };
+        let of_unit = |unit: &UnitName| {
+            let places = [
+                HostPath::fragment(unit),
+                HostPath::drop_in(unit),
+                HostPath::drop_in(unit).directory(),
+                HostPath::enablement(unit),
+            ];
+            let pushes = Property::ALL.map(|property| HostPath::runtime_push(unit, property));
+            let push_directory = pushes[0].directory();
+            places.iter().chain(&pushes).chain([&push_directory]).any(|place| place.as_str() == plain)
+        };
+        let shared = [
+            "/etc/lamina",
+            "/etc/systemd/system",
+            "/etc/systemd/system/multi-user.target.wants",
+            "/run/systemd/system.control",
+        ];
+        plain == STATE
+            || plain.starts_with("/var/lib/lamina/")
+            || plain.starts_with("/etc/lamina/files")
+            || shared.contains(&plain.as_str())
+            || self.ours.iter().any(of_unit)
+    }
+
+    fn judge_unit(&self, host: &SimulatedHost, attempt: &str, unit: &UnitName) -> Vec<String> {
+        let mut verdicts = Vec::new();
+        if !self.ours.contains(unit) {
+            verdicts.push(format!("{attempt} {unit}: it is somebody else's"));
+        }
+        if !matches!(attempt, "stop" | "restart") {
+            return verdicts;
+        }
+        if unit.kind() == UnitKind::Slice && attempt == "restart" {
+            verdicts.push(format!("{attempt} {unit}: a slice is never restarted"));
+        }
+        let ended = host.systemd.inside(unit).into_iter().filter_map(|inside| {
+            let process = host.systemd.units.get(&inside)?.process.clone()?;
+            Some((inside, process))
+        });
+        for (inside, process) in ended {
+            let reason = self.reason_to_end(host, attempt, &inside, &process);
+            if let Err(why) = reason {
+                verdicts.push(format!("{attempt} {unit} ends {inside} in vain: {why}"));
+            }
+        }
+        verdicts
+    }
+
+    /// Why a running process may be ended.
+    fn reason_to_end(
+        &self,
+        host: &SimulatedHost,
+        attempt: &str,
+        unit: &UnitName,
+        process: &crate::host::systemd::Process,
+    ) -> Result<String, String> {
+        let Some((entry, service)) = self.service(unit) else {
+            let topology = self.wanted.values().find(|entry| unit.belongs_to(&entry.name));
+            return match topology.map(|entry| entry.state) {
+                Some(EntryState::Present | EntryState::Absent) if attempt == "stop" => Ok("nobody wants it".to_owned()),
+                Some(state) => Err(format!("its entry is {state:?}")),
+                None => Err("no instruction speaks of it".to_owned()),
+            };
+        };
+        match (entry.state, attempt) {
+            (EntryState::Absent, "stop") => Ok("it is to be absent".to_owned()),
+            (EntryState::Present, "restart") => process_disagreement(host, entry, service, process)
+                .ok_or_else(|| "it already runs what is asked".to_owned()),
+            (state, _) => Err(format!("its entry is {state:?}")),
+        }
+    }
+
+    /// Whether the slice is one that the entry names, or an ancestor of one.
+    pub fn is_slice_of(entry: &TopologyEntry, slice: &UnitName) -> bool {
+        entry.slices.iter().any(|own| slice_chain(&own.unit).contains(slice))
+    }
+}
+
+impl fmt::Display for Touch<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { attempt, path } => write!(formatter, "{attempt} {path}"),
+            Self::Unit { attempt, unit } => write!(formatter, "{attempt} {unit}"),
+            Self::Reload => formatter.write_str("reload"),
+        }
+    }
+}
