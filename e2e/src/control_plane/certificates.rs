@@ -1,0 +1,95 @@
+//! Makes the keys and certificates of one control plane, in files of its folder.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+use super::GUEST_ADDRESS;
+
+/// Who has a client certificate.
+pub const CLIENTS: [&str; 3] = ["admin", "controller-manager", "scheduler"];
+
+/// The names under which the API server is reached.
+const SERVER_NAMES: [&str; 6] =
+    ["127.0.0.1", GUEST_ADDRESS, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+
+/// The files of one control plane.
+#[derive(Debug)]
+pub struct Certificates;
+
+impl Certificates {
+    /// Makes everything below `folder`, unless it is there already.
+    pub fn create(folder: &Path) -> Result<Self> {
+        if folder.join("scheduler.crt").exists() {
+            return Ok(Self);
+        }
+        let authority = authority().context("making a certificate authority")?;
+        write(folder, "ca.crt", &authority.pem())?;
+        let accounts = KeyPair::generate().context("making the key of service accounts")?;
+        write(folder, "service-accounts.key", &accounts.serialize_pem())?;
+        write(folder, "service-accounts.pub", &accounts.public_key_pem())?;
+        issue(folder, "server", server()?, &authority)?;
+        for (name, user, group) in [
+            ("admin", "admin", Some("system:masters")),
+            ("controller-manager", "system:kube-controller-manager", None),
+            ("scheduler", "system:kube-scheduler", None),
+        ] {
+            issue(folder, name, client(user, group)?, &authority)?;
+        }
+        Ok(Self)
+    }
+}
+
+/// The text of one of the files.
+pub fn read(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(name);
+    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Result<Authority> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "lamina-lab");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+}
+
+fn server() -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(SERVER_NAMES.map(str::to_owned)).context("naming the API server")?;
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+/// Kubernetes reads the user from the common name and the group from the organisation.
+fn client(user: &str, group: Option<&str>) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, user);
+    if let Some(group) = group {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
+fn issue(folder: &Path, name: &str, params: CertificateParams, authority: &Authority) -> Result<()> {
+    let key = KeyPair::generate().with_context(|| format!("making the key of {name}"))?;
+    let certificate =
+        params.signed_by(&key, authority).with_context(|| format!("signing the certificate of {name}"))?;
+    write(folder, &format!("{name}.key"), &key.serialize_pem())?;
+    write(folder, &format!("{name}.crt"), &certificate.pem())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", path.display()))
+}
