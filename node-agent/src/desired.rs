@@ -1,6 +1,6 @@
 //! What the host should be: units as text, files, links and live properties, with nothing left to choose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::host_state::EntryState;
 use lamina_crds::slice_topology::OnChange;
@@ -24,6 +24,9 @@ pub struct DesiredEntry {
     pub state: EntryState,
     /// The entry's revision.
     pub revision: String,
+    /// Paths that the agent is known to have written for this topology before; a file there that lost its content or is
+    /// no longer asked for is ours.
+    pub written: BTreeSet<HostPath>,
     /// Delivered files with their content.
     pub files: BTreeMap<HostPath, String>,
     /// The slices, the topology's own slice first.
@@ -83,7 +86,9 @@ pub struct ServiceNeeds {
     /// The user that runs it.
     pub user: UserName,
     /// The program.
-    pub executable: AbsolutePath,
+    ///
+    /// `None` where the command does not begin with an absolute path, which the rules refuse before it gets here.
+    pub executable: Option<AbsolutePath>,
     /// Environment files that the host must already have, readable by the user.
     pub env_files: Vec<AbsolutePath>,
 }

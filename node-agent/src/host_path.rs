@@ -53,6 +53,12 @@ impl HostPath {
         Self(format!("{FILES}/{topology}/{file}"))
     }
 
+    /// The file that carries a service's own variables where it also reads environment files: systemd lets files win over
+    /// `Environment=`, so the variables that must win stand in the last file. No delivered file can bear such a name.
+    pub fn own_environment(topology: &TopologyName, unit: &UnitName) -> Self {
+        Self(format!("{FILES}/{topology}/.{unit}.env"))
+    }
+
     /// The directory that holds this path.
     pub fn directory(&self) -> Self {
         match self.0.rsplit_once('/') {
@@ -65,6 +71,23 @@ impl HostPath {
     pub fn staging(&self) -> Self {
         let name = self.0.rsplit_once('/').map_or(self.0.as_str(), |(_, name)| name);
         Self(format!("{}/.{name}.lamina-new", self.directory().0.trim_end_matches('/')))
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.0.as_str(), |(_, name)| name)
+    }
+
+    /// Whether this is a place for content on its way, see [`HostPath::staging`].
+    pub fn is_staging(&self) -> bool {
+        self.name().starts_with('.') && self.name().ends_with(".lamina-new")
+    }
+
+    /// The unit that a fragment, a drop-in or an enablement link belongs to by its name.
+    pub fn unit(&self) -> Option<UnitName> {
+        let directory = self.directory();
+        let name = directory.name().strip_suffix(".d").unwrap_or(self.name());
+        UnitName::new(name).ok()
     }
 
     /// The path as text.

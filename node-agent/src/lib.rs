@@ -1,11 +1,22 @@
 //! The agent of one host: diffs what the host should be against what it is, applies, heals, and reports what it measured.
 
+pub mod accept;
 pub mod agent;
+pub mod apply;
 pub mod cluster;
 pub mod desired;
+pub mod hardware;
 pub mod host;
 pub mod host_path;
+#[cfg(feature = "host")]
+pub mod kube_cluster;
 pub mod marker;
 pub mod observed;
+pub mod plan;
+pub mod preflight;
 pub mod property;
+pub mod render;
+pub mod replace;
 pub mod unit_text;
+#[cfg(feature = "host")]
+pub mod watch;

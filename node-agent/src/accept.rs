@@ -1,0 +1,189 @@
+//! Decides which instructions the agent follows: what it accepted before, changed only by what it understands now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lamina_crds::conditions::Reason;
+use lamina_crds::decode::decode;
+use lamina_crds::host_state::EntryState;
+use lamina_crds::rules::entry_faults;
+use lamina_crds::{TopologyEntry, TopologyName};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::cluster::RawHostState;
+use crate::host_path::{HostPath, STATE};
+use crate::preflight::Refusal;
+use crate::render::render;
+
+/// The version of the file format that this agent writes and reads.
+pub const SCHEMA: u64 = 1;
+
+/// Everything the agent has accepted: what it enforces with or without an API server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// The format, [`SCHEMA`].
+    pub schema: u64,
+    /// Counts the writes; the larger of two copies is the newer.
+    pub sequence: u64,
+    /// The uid of the HostState it came from.
+    pub uid: String,
+    /// That object's generation.
+    pub generation: i64,
+    /// The entries by topology.
+    pub entries: BTreeMap<TopologyName, AcceptedEntry>,
+}
+
+/// One accepted entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedEntry {
+    /// The instruction.
+    pub entry: TopologyEntry,
+    /// The version of the agent under which the host was once seen to be as this entry says; empty before.
+    pub reached_by: String,
+    /// Paths on which the agent is known to have written for this topology.
+    pub written: BTreeSet<String>,
+}
+
+/// What became of an object's entries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judged {
+    /// What is enforced from now on.
+    pub accepted: Accepted,
+    /// Entries that are not followed, by the name they bear.
+    pub refused: BTreeMap<String, Refusal>,
+}
+
+/// What is accepted after a look at the object. An entry that is gone is kept unless it was confirmed Released or Absent;
+/// one that is not understood leaves the former one of its name in force; an older object than the accepted one, as a
+/// lagging replica shows it, changes nothing.
+pub fn accept(former: &Accepted, object: &RawHostState) -> Judged {
+    if object.uid == former.uid && object.generation < former.generation {
+        return Judged { accepted: former.clone(), refused: BTreeMap::new() };
+    }
+    let mut judged = Judged::default();
+    for value in &object.entries {
+        judged.take(former, value);
+    }
+    let Judged { accepted, refused } = &mut judged;
+    for (name, kept) in &former.entries {
+        let finished = kept.entry.state != EntryState::Present && !kept.reached_by.is_empty();
+        let gone = !accepted.entries.contains_key(name) && !refused.contains_key(name.as_str());
+        if !(gone && finished) {
+            accepted.entries.entry(name.clone()).or_insert_with(|| kept.clone());
+        }
+    }
+    accepted.schema = SCHEMA;
+    accepted.sequence = former.sequence;
+    accepted.uid = object.uid.clone();
+    accepted.generation = object.generation;
+    judged
+}
+
+impl Judged {
+    fn take(&mut self, former: &Accepted, value: &Value) {
+        match understand(value) {
+            Ok(entry) if self.accepted.entries.contains_key(&entry.name) => {
+                let message =
+                    format!("spec.topologies[{}] stands there twice; the operator writes it once", entry.name);
+                self.refused.insert(entry.name.to_string(), Refusal::new(Reason::InvalidSpec, message));
+            }
+            Ok(entry) => {
+                let former = former.entries.get(&entry.name);
+                self.accepted.entries.insert(entry.name.clone(), succeed(former, entry));
+            }
+            Err((name, refusal)) => {
+                self.refused.insert(name, refusal);
+            }
+        }
+    }
+}
+
+/// The new entry with what is remembered of the former one.
+fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntry {
+    let Some(former) = former else {
+        return AcceptedEntry { entry, reached_by: String::new(), written: BTreeSet::new() };
+    };
+    let same = former.entry.state == entry.state && former.entry.digest() == entry.digest();
+    let reached_by = if same { former.reached_by.clone() } else { String::new() };
+    // Delivered files bear no mark: whatever the former entry asked for may have been written.
+    let delivered = render(&former.entry).map(|desired| desired.files.into_keys().collect()).unwrap_or_default();
+    let delivered: Vec<HostPath> = delivered;
+    let written = former.written.iter().cloned().chain(delivered.iter().map(HostPath::to_string)).collect();
+    AcceptedEntry { entry, reached_by, written }
+}
+
+fn understand(value: &Value) -> Result<TopologyEntry, (String, Refusal)> {
+    let name = value.get("name").and_then(Value::as_str).unwrap_or("?");
+    let name: String = name.chars().filter(|character| !character.is_control()).take(63).collect();
+    let path = format!("spec.topologies[{name}]");
+    let entry: TopologyEntry = decode(value).map_err(|fault| {
+        let message = format!("{}; or upgrade the agent", fault.within(&path));
+        (name.clone(), Refusal::new(Reason::NotUnderstood, message))
+    })?;
+    let invalid = |message: String| (name.clone(), Refusal::new(Reason::InvalidSpec, message));
+    if let Some(fault) = entry_faults(&entry).first() {
+        return Err(invalid(fault.to_string()));
+    }
+    render(&entry).map_err(|error| invalid(format!("{path}: {error}")))?;
+    Ok(entry)
+}
+
+/// The two places of the accepted state; writes alternate between them.
+pub fn copies() -> [HostPath; 2] {
+    [0, 1].map(|index| HostPath::new(format!("{STATE}/accepted.{index}")))
+}
+
+/// What the files of the accepted state hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recalled {
+    /// Neither copy is there or whole.
+    Nothing,
+    /// The newest whole copy.
+    Accepted(Box<Accepted>),
+    /// A newer agent wrote it: nothing is changed by this one.
+    Newer {
+        /// The format it is written in.
+        schema: u64,
+    },
+}
+
+/// Chooses among the contents of the two copies.
+pub fn recall(copies: &[Option<Vec<u8>>]) -> Recalled {
+    let bodies: Vec<Value> = copies.iter().flatten().filter_map(|content| body(content)).collect();
+    let schema = |body: &Value| body.get("schema").and_then(Value::as_u64).unwrap_or(0);
+    if let Some(schema) = bodies.iter().map(schema).max().filter(|schema| *schema > SCHEMA) {
+        return Recalled::Newer { schema };
+    }
+    let read = bodies.into_iter().filter_map(|body| serde_json::from_value::<Accepted>(body).ok());
+    match read.max_by_key(|accepted| accepted.sequence) {
+        Some(accepted) => Recalled::Accepted(Box::new(accepted)),
+        None => Recalled::Nothing,
+    }
+}
+
+/// Where and how the state is written: over the older copy, with its checksum in front.
+pub fn stored(accepted: &Accepted) -> (HostPath, String) {
+    let [even, odd] = copies();
+    let path = if accepted.sequence % 2 == 0 { even } else { odd };
+    let body = serde_json::to_string(accepted).expect("plain data with string keys always serialises");
+    (path, format!("{}{body}\n", checksum_line(body.as_bytes())))
+}
+
+const CHECKSUM: &str = "lamina-accepted sha256 ";
+
+fn checksum_line(body: &[u8]) -> String {
+    let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{CHECKSUM}{digest}\n")
+}
+
+/// The body of a whole copy.
+fn body(content: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(content).ok()?;
+    let (first, rest) = text.split_once('\n')?;
+    let body = rest.strip_suffix('\n')?;
+    let whole = format!("{first}\n") == checksum_line(body.as_bytes());
+    if whole { serde_json::from_str(body).ok() } else { None }
+}

@@ -1,0 +1,205 @@
+//! Decides which files, links and reloads are missing so that systemd has our text loaded.
+
+use std::collections::BTreeSet;
+
+use lamina_crds::UnitName;
+
+use super::{Class, Effect, Entry, Finding, Hand, Step};
+use crate::desired::{DesiredHost, TextDigests};
+use crate::host_path::{FILES, HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
+use crate::property::Property;
+
+/// What must be written, in an order in which a power cut at any point leaves nothing unpinned at the next boot: files,
+/// then slices, then services, then the links that start services at boot.
+pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
+    if !entry.entry.is_present() {
+        return Vec::new();
+    }
+    let delivered = entry.entry.files.iter().filter_map(|(path, content)| write(entry.observed, None, path, content));
+    let slices = entry.entry.slices.iter().filter(|slice| entry.is_free(&slice.unit)).flat_map(|slice| {
+        let files = [
+            (HostPath::drop_in(&slice.unit), &slice.text.drop_in),
+            (HostPath::fragment(&slice.unit), &slice.text.fragment),
+        ];
+        files.into_iter().filter_map(|(path, content)| write(entry.observed, Some(&slice.unit), &path, content))
+    });
+    let free = || entry.entry.services.iter().filter(|service| entry.is_free(&service.unit));
+    let services = free().flat_map(|service| {
+        let unit = &service.unit;
+        let files =
+            [(HostPath::drop_in(unit), &service.text.drop_in), (HostPath::fragment(unit), &service.text.fragment)];
+        let writes = files.into_iter().filter_map(|(path, content)| write(entry.observed, Some(unit), &path, content));
+        writes.map(|step| step.after([service.slice.clone()])).collect::<Vec<Step>>()
+    });
+    let links = free().filter_map(|service| link(entry.observed, &service.unit, &service.slice));
+    let groups: [Vec<Step>; 4] = [delivered.collect(), slices.collect(), services.collect(), links.collect()];
+    groups.into_iter().flat_map(with_syncs).collect()
+}
+
+/// The steps, followed by what makes their names durable.
+pub(super) fn with_syncs(mut steps: Vec<Step>) -> Vec<Step> {
+    let mut directories: BTreeSet<HostPath> = BTreeSet::new();
+    for step in &steps {
+        let path = match &step.effect {
+            Effect::Write { path, content: _ } | Effect::Link { path, target: _ } => path,
+            // A directory that is being emptied may be removed itself: only its parent is sure to be there.
+            Effect::Remove { path } if path.directory().as_str() == UNIT_DIRECTORY => path,
+            Effect::Remove { .. }
+            | Effect::Sync { .. }
+            | Effect::Reload
+            | Effect::Set { .. }
+            | Effect::ResetFailed { .. }
+            | Effect::Start { .. }
+            | Effect::Stop { .. }
+            | Effect::Restart { .. } => continue,
+        };
+        directories.extend(lineage(path));
+    }
+    steps.extend(directories.into_iter().map(|directory| Step::new(Class::Live, Effect::Sync { directory })));
+    steps
+}
+
+/// The directories that may be new when a file is written: its own and those above it that are Lamina's or systemd's.
+fn lineage(path: &HostPath) -> Vec<HostPath> {
+    let mut directories = vec![path.directory()];
+    while let Some(last) = directories.last().filter(|last| last.as_str() != UNIT_DIRECTORY && last.as_str() != "/etc")
+    {
+        let above = last.directory();
+        if above.as_str() == "/" {
+            break;
+        }
+        directories.push(above);
+    }
+    directories
+}
+
+fn write(observed: &ObservedHost, unit: Option<&UnitName>, path: &HostPath, content: &str) -> Option<Step> {
+    let found = observed.files.get(path);
+    let hand = match found {
+        Some(ObservedFile::Regular { content: found }) if found == content.as_bytes() => return None,
+        Some(_) => Hand::Edited,
+        None => Hand::Removed,
+    };
+    let class = if found.is_none() { Class::Recreate } else { Class::Reload };
+    let finding = file_finding(path, hand);
+    let step = Step::new(class, Effect::Write { path: path.clone(), content: content.to_owned() }).because(finding);
+    Some(match unit {
+        Some(unit) => step.of(unit),
+        None => step,
+    })
+}
+
+fn file_finding(path: &HostPath, hand: Hand) -> Finding {
+    let found = if hand == Hand::Removed { "nothing" } else { "other content" };
+    Finding {
+        object: path.to_string(),
+        subject: "file".to_owned(),
+        found: found.to_owned(),
+        wanted: "Lamina's content".to_owned(),
+        hand,
+    }
+}
+
+fn link(observed: &ObservedHost, unit: &UnitName, slice: &UnitName) -> Option<Step> {
+    let path = HostPath::enablement(unit);
+    if observed.files.contains_key(&path) {
+        return None;
+    }
+    let finding = Finding { wanted: "a link that starts it at boot".to_owned(), ..file_finding(&path, Hand::Removed) };
+    let effect = Effect::Link { path, target: format!("../{unit}") };
+    Some(Step::new(Class::Reload, effect).of(unit).after([slice.clone()]).because(finding))
+}
+
+impl Entry<'_> {
+    /// Units whose loaded state is not what stands on disk, or no longer on disk.
+    pub(super) fn stale_units(&self) -> Vec<Finding> {
+        let slices = self.entry.slices.iter().map(|slice| (&slice.unit, None));
+        let services = self.entry.services.iter().map(|service| (&service.unit, Some(&service.digests)));
+        let wanted = slices.chain(services).filter(|(unit, _)| self.entry.is_present() && self.is_free(unit));
+        let stale = wanted.filter_map(|(unit, digests)| {
+            let seen = self.observed.units.get(unit);
+            let why = seen.map_or(Some("not loaded".to_owned()), |seen| not_loaded(unit, seen, digests))?;
+            Some(stale_finding(unit, why))
+        });
+        let gone = self.observed.units.iter().filter(|(unit, seen)| self.outlives_its_file(unit, seen));
+        let gone = gone.map(|(unit, _)| stale_finding(unit, "its file is gone and it is still loaded".to_owned()));
+        stale.chain(gone).collect()
+    }
+
+    fn outlives_its_file(&self, unit: &UnitName, seen: &ObservedUnit) -> bool {
+        let path = HostPath::fragment(unit);
+        let wanted = self.entry.is_present() && self.entry.units().any(|wanted| wanted == unit);
+        unit.belongs_to(self.name)
+            && !wanted
+            && seen.load_state == "loaded"
+            && seen.fragment_path == path.as_str()
+            && !self.observed.files.contains_key(&path)
+    }
+}
+
+fn stale_finding(unit: &UnitName, found: String) -> Finding {
+    Finding {
+        object: unit.to_string(),
+        subject: "loaded text".to_owned(),
+        found,
+        wanted: "the text on disk".to_owned(),
+        hand: Hand::Unknown,
+    }
+}
+
+/// Why systemd does not have our files of the unit loaded, if it has not.
+fn not_loaded(unit: &UnitName, seen: &ObservedUnit, digests: Option<&TextDigests>) -> Option<String> {
+    let fragment = HostPath::fragment(unit);
+    let drop_in = HostPath::drop_in(unit);
+    if seen.load_state != "loaded" {
+        return Some(format!("LoadState={}", seen.load_state));
+    }
+    if seen.fragment_path != fragment.as_str() {
+        return Some(format!("FragmentPath={}", seen.fragment_path));
+    }
+    if !seen.drop_in_paths.iter().any(|path| path == drop_in.as_str()) {
+        return Some("without Lamina's drop-in".to_owned());
+    }
+    let other_text = digests.is_some() && seen.loaded_text.as_ref() != digests;
+    other_text.then(|| "another text".to_owned())
+}
+
+/// Units of which systemd does not have our text loaded.
+pub fn stale(desired: &DesiredHost, observed: &ObservedHost, held: &crate::preflight::Held) -> Vec<Finding> {
+    let entries = desired.entries.iter().filter(|(name, _)| !held.entries.contains_key(*name));
+    entries.flat_map(|(name, entry)| Entry { name, entry, observed, held }.stale_units()).collect()
+}
+
+/// Drop-ins on a unit that are neither ours nor what the distribution ships for a whole type of unit.
+pub fn foreign_drop_ins<'a>(unit: &'a UnitName, observed: &'a ObservedHost) -> impl Iterator<Item = &'a HostPath> {
+    let ours = HostPath::drop_in(unit);
+    observed.files.keys().filter(move |path| {
+        **path != ours && is_drop_in(path) && reaches(&path.directory(), unit) && !is_push(path, unit)
+    })
+}
+
+fn is_drop_in(path: &HostPath) -> bool {
+    path.as_str().ends_with(".conf") && !path.name().starts_with('.') && path.directory().as_str().ends_with(".d")
+}
+
+/// Whether drop-ins of this directory count for the unit: its own, those of its name's prefixes, those of its type.
+/// systemd.unit(5).
+fn reaches(directory: &HostPath, unit: &UnitName) -> bool {
+    let Some(name) = directory.name().strip_suffix(".d") else { return false };
+    let (stem, kind) = unit.as_str().rsplit_once('.').unwrap_or((unit.as_str(), ""));
+    let prefix = name.strip_suffix(&format!("-.{kind}")).is_some_and(|prefix| stem.starts_with(&format!("{prefix}-")));
+    let type_wide = name == kind && !directory.as_str().starts_with("/usr/");
+    name == unit.as_str() || prefix || type_wide
+}
+
+/// Values pushed at run time belong to the values, not to the files.
+fn is_push(path: &HostPath, unit: &UnitName) -> bool {
+    path.as_str().starts_with(RUNTIME_CONTROL)
+        && Property::ALL.iter().any(|property| *path == HostPath::runtime_push(unit, *property))
+}
+
+/// Whether the path lies where a topology's delivered files lie.
+pub(super) fn is_delivered(path: &HostPath, topology: &lamina_crds::TopologyName) -> bool {
+    path.directory().as_str() == format!("{FILES}/{topology}")
+}
