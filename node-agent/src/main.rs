@@ -1,3 +1,177 @@
-//! The agent as a program.
+//! The agent as a program: reads its flags, connects the seams to the real host and the real API server, and calls the
+//! pass whenever something happened. Decides nothing.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use jiff::Timestamp;
+use lamina_crds::host_state::AgentForm;
+use lamina_node_agent::agent::{Memory, PassOutcome, Settings, pass};
+use lamina_node_agent::host::lock::InstanceLock;
+use lamina_node_agent::host::real::RealHost;
+use lamina_node_agent::kube_cluster::{Access, KubeCluster};
+use lamina_node_agent::watch::Watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{debug, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps this host as its HostState asks: systemd slices and services on their CPUs, memory nodes and limits, measured.
+#[derive(Debug, Parser)]
+#[command(name = "lamina-node-agent", version)]
+struct Options {
+    /// Where the host's file system is seen.
+    #[arg(long, default_value = "/", value_name = "DIRECTORY")]
+    host_root: PathBuf,
+    /// The host's name, which is the name of its HostState.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: String,
+    /// How the agent was started.
+    #[arg(long, value_enum, default_value_t = Form::Host)]
+    form: Form,
+    /// How to reach the API server; without it, as pods do.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of the agents' Leases.
+    #[arg(long, default_value = "lamina-system", value_name = "NAMESPACE")]
+    lease_namespace: String,
+    /// The host's bus, if it is not at /run/dbus/system_bus_socket below the host's root.
+    #[arg(long, env = "DBUS_SYSTEM_BUS_ADDRESS", value_name = "ADDRESS")]
+    bus_address: Option<String>,
+    /// The form of the log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Makes one pass and ends; exits with 0 if everything asked is true, with 2 if not.
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// As a pod of the DaemonSet.
+    Pod,
+    /// As a service of the host.
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How long a single pass waits for the API server's first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    begin_log(options.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(options))) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut ends = Ends::new()?;
+    let mut host = RealHost::new(&options.host_root, options.bus_address.clone());
+    let _lock = InstanceLock::take(host.root())?;
+    let mut watch = Watch::new(host.root(), host.bus_address().to_owned()).context("listen for events of the host")?;
+    let access = options.kubeconfig.clone().map_or(Access::InCluster, Access::Kubeconfig);
+    let mut cluster = KubeCluster::start(access, options.node_name.clone(), options.lease_namespace.clone());
+    let settings = options.settings();
+    let mut memory = Memory::default();
+    info!(host = %settings.host, version = %settings.version, capabilities = %host.own_capabilities(), "agent starts");
+    if options.once {
+        let _ = tokio::time::timeout(FIRST_ANSWER, cluster.changed()).await;
+    }
+    loop {
+        let calls = host.bus_calls();
+        let outcome = tokio::select! {
+            outcome = pass(&mut memory, &mut host, &mut cluster, &settings, Timestamp::now()) => outcome,
+            () = ends.next() => return Ok(ExitCode::SUCCESS),
+        };
+        tell(&outcome, host.bus_calls() - calls);
+        if options.once {
+            return Ok(if outcome.ready { ExitCode::SUCCESS } else { ExitCode::from(2) });
+        }
+        if watch.arm(host.topologies()).context("watch the host's directories")? {
+            continue;
+        }
+        tokio::select! {
+            wake = watch.next() => debug!(why = %wake, "looking again"),
+            () = cluster.changed() => debug!(why = "new instruction", "looking again"),
+            () = after(outcome.again_after) => debug!(why = "time", "looking again"),
+            () = ends.next() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        Settings {
+            host: self.node_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            form: match self.form {
+                Form::Pod => AgentForm::Pod,
+                Form::Host => AgentForm::Host,
+            },
+        }
+    }
+}
+
+fn tell(outcome: &PassOutcome, bus_calls: u64) {
+    let PassOutcome { steps, api_writes, ready, again_after: _, problems } = outcome;
+    for problem in problems {
+        warn!(problem, "not everything could be done");
+    }
+    if *steps == 0 {
+        debug!(steps, api_writes, bus_calls, ready, "pass is over");
+    } else {
+        info!(steps, api_writes, bus_calls, ready, "pass is over");
+    }
+}
+
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end the agent. Nothing needs to be tidied up: the host is safe between any two effects.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => info!("agent ends, asked to"),
+            _ = self.interrupt.recv() => info!("agent ends, interrupted"),
+        }
+    }
+}

@@ -116,7 +116,11 @@ pub fn processes(root: &Root, mount: &str, group: &str) -> io::Result<Vec<u32>> 
     Ok(processes)
 }
 
-fn children(root: &Root, mount: &str, group: &str) -> io::Result<Vec<String>> {
+/// Names of the cgroups directly below one.
+///
+/// # Errors
+/// Whatever reading says, but for a cgroup that is gone.
+pub fn children(root: &Root, mount: &str, group: &str) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(root.kernel(&format!("{mount}{group}"))) {
         Ok(entries) => entries,
         Err(error) if super::root::is_gone(&error) => return Ok(Vec::new()),

@@ -7,6 +7,8 @@ pub mod cgroups;
 pub mod contract;
 pub mod log_fields;
 #[cfg(feature = "host")]
+pub mod lock;
+#[cfg(feature = "host")]
 pub mod preflight;
 #[cfg(feature = "host")]
 pub mod processes;

@@ -19,7 +19,9 @@ use crate::property::Properties;
 /// The host this agent runs on.
 pub struct RealHost {
     root: Root,
+    bus_address: String,
     systemd: Systemd,
+    topologies: BTreeSet<TopologyName>,
 }
 
 impl RealHost {
@@ -29,7 +31,29 @@ impl RealHost {
         let root = Root::new(root);
         let socket = root.path().join("run/dbus/system_bus_socket");
         let address = bus_address.unwrap_or_else(|| format!("unix:path={}", socket.display()));
-        Self { root, systemd: Systemd::new(address) }
+        Self { root, bus_address: address.clone(), systemd: Systemd::new(address), topologies: BTreeSet::new() }
+    }
+
+    /// Where its file system is.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Where its bus is.
+    pub fn bus_address(&self) -> &str {
+        &self.bus_address
+    }
+
+    /// The topologies that were looked at last; their files, units and cgroups are worth watching.
+    pub fn topologies(&self) -> &BTreeSet<TopologyName> {
+        &self.topologies
+    }
+
+    /// The capabilities of this process in hexadecimal, capabilities(7) `CapEff`; none is needed.
+    pub fn own_capabilities(&self) -> String {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        effective.unwrap_or("unknown").trim().to_owned()
     }
 
     /// How many calls were made on the bus since the start.
@@ -51,6 +75,7 @@ impl Host for RealHost {
     }
 
     async fn observe(&mut self, scope: &Scope) -> Result<ObservedHost, HostError> {
+        self.topologies.clone_from(&scope.topologies);
         let state = self.systemd.state().await?;
         let files = at("/etc/systemd/system", "list", files(&self.root, &scope.topologies))?;
         let mut units = scope.units.clone();

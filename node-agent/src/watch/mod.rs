@@ -1,0 +1,116 @@
+//! Wakes the agent when something happened on the host that may concern it: files, cgroups, systemd's signals, CPUs that
+//! come and go, and a slow re-check behind all of them. An event only says "look again", never what is so.
+
+mod directories;
+mod hotplug;
+mod signals;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::time::Duration;
+
+use lamina_crds::TopologyName;
+use tokio::time::Instant;
+
+use crate::host::root::Root;
+use directories::Directories;
+use hotplug::Hotplug;
+use signals::Signals;
+
+/// Events come in bursts: a rename is three, a start is ten. What follows this soon belongs to the same change.
+const BURST: Duration = Duration::from_millis(20);
+/// Every host looks again after this time even if nothing was heard, a fifth more or less.
+const RECHECK: Duration = Duration::from_secs(300);
+
+/// Why the agent looks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// A file of a unit, or a delivered one, changed.
+    File(String),
+    /// A setting of a cgroup was written, or a cgroup came or went.
+    Cgroup(String),
+    /// systemd said that something happened to this unit, or to itself.
+    Systemd(String),
+    /// A CPU came or went.
+    Cpu,
+    /// Nothing was heard for long.
+    Recheck,
+}
+
+impl fmt::Display for Wake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(formatter, "{path} changed"),
+            Self::Cgroup(path) => write!(formatter, "{path} was written"),
+            Self::Systemd(what) => write!(formatter, "systemd: {what}"),
+            Self::Cpu => formatter.write_str("a CPU came or went"),
+            Self::Recheck => formatter.write_str("slow re-check"),
+        }
+    }
+}
+
+/// Everything that wakes the agent.
+pub struct Watch {
+    directories: Directories,
+    signals: Signals,
+    hotplug: Hotplug,
+    topologies: BTreeSet<TopologyName>,
+    recheck_at: Instant,
+}
+
+impl Watch {
+    /// Begins to listen; [`Watch::arm`] says for whom.
+    ///
+    /// # Errors
+    /// Fails when the kernel gives no inotify or netlink socket.
+    pub fn new(root: &Root, bus_address: String) -> io::Result<Self> {
+        Ok(Self {
+            directories: Directories::new(root.clone())?,
+            signals: Signals::new(bus_address),
+            hotplug: Hotplug::new()?,
+            topologies: BTreeSet::new(),
+            recheck_at: next_recheck(),
+        })
+    }
+
+    /// Listens for these topologies. Says whether a directory is watched that was not before: what happened in it until
+    /// now was not heard, so somebody should look once more.
+    ///
+    /// # Errors
+    /// Whatever the kernel says to a new watch, but for a directory that is gone.
+    pub fn arm(&mut self, topologies: &BTreeSet<TopologyName>) -> io::Result<bool> {
+        self.topologies.clone_from(topologies);
+        self.directories.arm(topologies)
+    }
+
+    /// Waits until there is a reason to look again. May be dropped and called anew without losing one.
+    pub async fn next(&mut self) -> Wake {
+        let wake = self.first().await;
+        let burst_ends = Instant::now() + BURST;
+        while tokio::time::timeout_at(burst_ends, self.first()).await.is_ok() {}
+        if wake == Wake::Recheck {
+            self.recheck_at = next_recheck();
+        }
+        wake
+    }
+
+    async fn first(&mut self) -> Wake {
+        let Self { directories, signals, hotplug, topologies, recheck_at } = self;
+        tokio::select! {
+            wake = directories.next() => wake,
+            wake = signals.next(topologies) => wake,
+            () = hotplug.next() => Wake::Cpu,
+            () = tokio::time::sleep_until(*recheck_at) => Wake::Recheck,
+        }
+    }
+}
+
+/// Spread over a fifth of the time to either side, so that hosts which started together do not stay together.
+fn next_recheck() -> Instant {
+    let spread = RECHECK / 5;
+    let random = RandomState::new().hash_one(0_u8) % 1000;
+    let share = u32::try_from(random).unwrap_or_default();
+    Instant::now() + RECHECK - spread + spread * 2 * share / 1000
+}
