@@ -2,9 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use lamina_crds::HostStateSpec;
-use lamina_crds::host_state::{ORIGIN_LABEL, ORIGIN_NODE};
+use lamina_crds::host_state::{EntryState, FINALIZER, ORIGIN_LABEL, ORIGIN_NODE};
+use lamina_crds::slice_topology::DeletionPolicy;
 use serde_json::{Value, json};
+
+use crate::check::Violation;
+use crate::liveness::{Liveness, liveness};
+use crate::resolve::{HostResolution, Resolution};
+use crate::view::{ClusterView, Definitions, HostView, Life, NodePresence, Origin, TopologyView};
+
+/// The writes that remain, in the order in which they are to be made. Hosts with a violation are left alone.
+pub fn changes(view: &ClusterView, resolution: &Resolution, violations: &[Violation], now: Timestamp) -> Vec<Change> {
+    let finalizers = view.topologies.values().filter_map(|topology| finalizer_change(view, topology, now));
+    let hosts = resolution.hosts.iter().filter(|(name, _)| !violations.iter().any(|found| found.host == **name));
+    let hosts = hosts.filter_map(|(name, resolved)| host_change(view, name, resolved, now));
+    // A finalizer that is missing must be there before the first entry that it guards.
+    finalizers.chain(hosts).collect()
+}
 
 /// One write to the API.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +93,15 @@ impl Change {
         }
     }
 
+    /// The host that the change is about, if it is about one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::CreateHostState { host } => Some(host),
+            Self::ApplyHostSpec { target, spec: _ } | Self::DeleteHostState { target } => Some(&target.name),
+            Self::SetFinalizers { .. } => None,
+        }
+    }
+
     /// The change in words, for logs and errors: verb and object.
     pub fn attempt(&self) -> String {
         match self {
@@ -95,6 +120,50 @@ impl Target {
     pub fn metadata(&self) -> Value {
         json!({ "name": self.name, "uid": self.uid, "resourceVersion": self.resource_version })
     }
+}
+
+fn finalizer_change(view: &ClusterView, topology: &TopologyView, now: Timestamp) -> Option<Change> {
+    let wanted = match (topology.life, topology.deletion_policy, &topology.spec) {
+        (_, DeletionPolicy::Retain, _) => false,
+        (Life::Stays, DeletionPolicy::Remove, Ok(_)) => true,
+        (Life::Stays, DeletionPolicy::Remove, Err(_)) => topology.is_held(),
+        // The server refuses new finalizers on an object that is being deleted.
+        (Life::Leaves, DeletionPolicy::Remove, _) => topology.is_held() && !is_removed(view, topology, now),
+    };
+    if wanted == topology.is_held() {
+        return None;
+    }
+    let others = topology.finalizers.iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
+    let finalizers = others.chain(wanted.then(|| FINALIZER.to_owned())).collect();
+    Some(Change::SetFinalizers { target: topology.target.clone(), finalizers })
+}
+
+/// Whether nothing holds a removal any more: every live host has confirmed, every silent host's object says it.
+fn is_removed(view: &ClusterView, topology: &TopologyView, now: Timestamp) -> bool {
+    let is_done = |host: &HostView| {
+        let Some(state) = &host.state else { return true };
+        let entry = state.entries.values().find(|entry| entry.name.as_str() == topology.target.name);
+        let Some(entry) = entry else { return true };
+        let silent = liveness(host, view.watching_since, now) == Liveness::Silent;
+        entry.state == EntryState::Absent && (silent || state.confirms(entry))
+    };
+    view.definitions == Definitions::Leave || view.hosts.values().all(is_done)
+}
+
+fn host_change(view: &ClusterView, name: &str, resolved: &HostResolution, now: Timestamp) -> Option<Change> {
+    let host = view.hosts.get(name)?;
+    let Some(state) = &host.state else {
+        return (!resolved.outcomes.is_empty()).then(|| Change::CreateHostState { host: name.to_owned() });
+    };
+    let target = state.target.clone();
+    if resolved.entries != state.entries {
+        let topologies = resolved.entries.values().cloned().collect();
+        return Some(Change::ApplyHostSpec { target, spec: HostStateSpec { topologies } });
+    }
+    let is_ours = state.origin == Origin::Node && host.node == NodePresence::Missing;
+    let is_silent = liveness(host, view.watching_since, now) == Liveness::Silent;
+    let is_empty = state.entries.values().all(|entry| entry.state != EntryState::Present);
+    (is_ours && is_silent && is_empty).then_some(Change::DeleteHostState { target })
 }
 
 fn host_state(metadata: Value) -> Value {

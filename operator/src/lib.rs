@@ -2,11 +2,20 @@
 //!
 //! Read `controller` first: it is the straight path, and every other module is one of its steps.
 
+pub mod aggregate;
 pub mod changes;
+pub mod check;
 pub mod cluster;
+pub mod controller;
 pub mod entry;
+pub mod liveness;
+pub mod memory;
+pub mod news;
 pub mod placement;
 pub mod resolve;
+#[cfg(test)]
+pub(crate) mod scene;
 pub mod selection;
 pub mod snapshot;
+pub mod standing;
 pub mod view;
