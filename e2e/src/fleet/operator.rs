@@ -1,0 +1,81 @@
+//! The operator as a process of this machine, with the arguments and token of its Deployment's pod.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::{
+    control_plane::{ControlPlane, kubeconfig::Credential},
+    host::process::{Lifetime, Process},
+    program,
+};
+
+const LOG: &str = "operator.log";
+
+/// A running operator.
+pub struct Operator {
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Operator {
+    /// Starts it as the pod's container would be started.
+    pub fn start(
+        pod: &Pod,
+        control_plane: &ControlPlane,
+        token: &str,
+        folder: &Path,
+        lifetime: Lifetime,
+    ) -> Result<Self> {
+        let container =
+            pod.spec.as_ref().and_then(|spec| spec.containers.first()).context("the operator's pod has a container")?;
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let expand = |argument: &String| argument.replace("$(POD_NAMESPACE)", namespace);
+        write_token(folder, token)?;
+        let path = token_path(folder).to_str().context("the folder's path is text")?.to_owned();
+        let kubeconfig = folder.join("operator.kubeconfig");
+        control_plane.kubeconfig(Credential::TokenFile(path))?.write(&kubeconfig)?;
+        let own = format!("--kubeconfig={}", kubeconfig.display());
+        let arguments: Vec<String> = container.args.iter().flatten().map(expand).chain([own]).collect();
+        let process = Process::start(&program::built("lamina-operator")?, &arguments, folder, LOG, lifetime)?;
+        Ok(Self { folder: folder.to_owned(), process })
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("ending the operator")
+    }
+
+    /// Gives it a fresh token.
+    pub fn renew(&self, token: &str) -> Result<()> {
+        write_token(&self.folder, token)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &crate::host::process::ProcessId {
+        self.process.id()
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.folder.join(LOG)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+fn token_path(folder: &Path) -> PathBuf {
+    folder.join("operator.token")
+}
+
+fn write_token(folder: &Path, token: &str) -> Result<()> {
+    let path = token_path(folder);
+    fs::write(&path, token).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", path.display()))
+}
