@@ -17,8 +17,8 @@ pub struct Bytes(u64);
 )]
 pub struct QuantityError(String);
 
-/// The same alphabet that the schema accepts.
-const PATTERN: &str = r"^[0-9]{1,19}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$";
+/// What the text of an amount matches, in RE2 syntax.
+pub const PATTERN: &str = r"^[0-9]{1,19}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$";
 
 const BINARY: [(&str, u64); 6] =
     [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];

@@ -7,9 +7,13 @@ use std::collections::BTreeSet;
 
 use kube::core::{Message, Rule};
 
-use crate::names::{LONGEST_TOPOLOGY, PROTECTED, PROTECTED_PREFIXES, RESERVED_TOPOLOGIES, TOPOLOGY_PATTERN};
+use crate::names::{
+    FileName, LONGEST_TOPOLOGY, PROTECTED, PROTECTED_PREFIXES, RESERVED_TOPOLOGIES, ServiceName, SliceName,
+    TOPOLOGY_PATTERN, UserName,
+};
 use crate::rules::LARGEST_FILES;
-use crate::text::PATH_PATTERN;
+use crate::text::{EnvName, PATH_PATTERN};
+use crate::{bytes, id_set, seconds};
 
 /// The name of a topology becomes the first part of unit names.
 pub fn topology_name() -> Rule {
@@ -238,6 +242,55 @@ pub fn files_are_small() -> Rule {
         &[total],
     )
     .field_path(".files")
+}
+
+/// No argument holds a line break; the pattern of arguments refuses more, and says less.
+pub fn arguments_are_one_line() -> Rule {
+    said(
+        r"!self.exists(a, a.contains('\n'))",
+        "`%s`: a line break is not allowed in an argument; remove it",
+        &[r"self.filter(a, a.contains('\n'))[0]"],
+    )
+}
+
+/// What a pattern of the schema means, in words: the schema alone would only show the pattern.
+pub fn words_of(pattern: &str) -> Option<Rule> {
+    let name = |pattern: &str| format!("self.matches(r'{pattern}')");
+    let (rule, words) = match pattern {
+        SliceName::PATTERN => (
+            name(pattern),
+            "use a to z and 0 to 9 only, starting with a letter (a dash would nest slices); choose another name",
+        ),
+        ServiceName::PATTERN => (
+            name(pattern),
+            "use a to z, 0 to 9 and inner dashes, starting with a letter, without a suffix; choose another name",
+        ),
+        UserName::PATTERN => {
+            (name(pattern), "use a to z, 0 to 9, underscore and dash, starting with a letter; name a user of the host")
+        }
+        FileName::PATTERN => {
+            (name(pattern), "use letters, digits and inner dots, dashes and underscores; choose another name")
+        }
+        // The same as the type's own pattern, in the fewest characters: the server counts them.
+        EnvName::PATTERN => (
+            name(r"^[A-Za-z_]\w*$"),
+            "use letters, digits and underscores, not starting with a digit; choose another name",
+        ),
+        // The pattern is more than the server affords for so many paths; these are the usual mistakes.
+        PATH_PATTERN => (
+            "self.startsWith('/') && !self.contains('//') && !self.contains('/../') && !self.contains('*')".to_owned(),
+            "an absolute path in canonical form is needed; write it like /opt/app/etc/site.env",
+        ),
+        id_set::PATTERN => (name(pattern), "this is not a list of numbers and ranges; write it like 0-7,16"),
+        bytes::PATTERN => {
+            (name(pattern), "this is not a memory quantity; write a number with one of Ki, Mi, Gi, Ti, such as 4Gi")
+        }
+        seconds::PATTERN => {
+            (name(pattern), "this is not a span of time; write a whole number with s, m or h, such as 5s")
+        }
+        _ => return None,
+    };
+    Some(said(rule, words, &[]))
 }
 
 /// A rule whose message is filled with values. The server cannot bound the length of joined texts and refuses `+`

@@ -13,6 +13,9 @@ pub const LARGEST_ID: u32 = 8191;
 /// The longest text accepted for a list, in bytes.
 pub const LONGEST_LIST: usize = 4096;
 
+/// What the text of a list matches, in RE2 syntax.
+pub const PATTERN: &str = "^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$";
+
 /// What the numbers of a set stand for; keeps CPUs and nodes apart at compile time.
 pub trait Kind: Clone + Copy + fmt::Debug + PartialEq + Eq + PartialOrd + Ord + std::hash::Hash {
     /// The word for one member in messages: "CPU", "NUMA node".
@@ -327,7 +330,7 @@ impl<K: Kind> JsonSchema for IdSet<K> {
             "type": "string",
             "description": K::DESCRIPTION,
             "maxLength": LONGEST_LIST,
-            "pattern": "^([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$",
+            "pattern": PATTERN,
         })
     }
 }

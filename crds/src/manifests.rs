@@ -3,13 +3,13 @@
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::{HostState, SliceTopology};
+use crate::{HostState, SliceTopology, cel};
 
 /// The manifests by file name, as YAML: one CRD per file.
 pub fn manifests() -> Vec<(&'static str, String)> {
     vec![
         ("hoststates.yaml", yaml(&manifest(&HostState::crd()))),
-        ("slicetopologies.yaml", yaml(&manifest(&SliceTopology::crd()))),
+        ("slicetopologies.yaml", yaml(&explained(manifest(&SliceTopology::crd())))),
     ]
 }
 
@@ -62,6 +62,27 @@ fn correct_node(fields: &mut Map<String, Value>) {
     if unsigned {
         fields.insert("format".to_owned(), json!("int64"));
         fields.entry("minimum").or_insert(json!(0));
+    }
+}
+
+/// The manifest of what people write: every pattern that has words gets them.
+fn explained(mut crd: Value) -> Value {
+    explain(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]);
+    crd
+}
+
+fn explain(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let words = fields.get("pattern").and_then(Value::as_str).and_then(cel::words_of);
+            if let Some(rule) = words {
+                let rules = fields.entry("x-kubernetes-validations").or_insert(json!([]));
+                rules.as_array_mut().into_iter().for_each(|rules| rules.push(json!(rule)));
+            }
+            fields.values_mut().for_each(explain);
+        }
+        Value::Array(items) => items.iter_mut().for_each(explain),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

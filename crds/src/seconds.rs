@@ -17,6 +17,9 @@ pub struct SecondsError(String);
 
 const LONGEST: u32 = 86_400;
 
+/// What the text of a span matches, in RE2 syntax.
+pub const PATTERN: &str = "^[0-9]{1,5}[smh]$";
+
 impl Seconds {
     /// A span of so many seconds, cut at one day.
     pub const fn new(seconds: u32) -> Self {
@@ -81,7 +84,7 @@ impl JsonSchema for Seconds {
             "type": "string",
             "description": "A span of time from 0s to 24h, such as \"5s\" or \"2m\".",
             "maxLength": 6,
-            "pattern": "^[0-9]{1,5}[smh]$",
+            "pattern": PATTERN,
         })
     }
 }

@@ -399,7 +399,7 @@ pub struct Service {
     pub slice: SliceName,
     /// The program and its arguments, taken literally: no shell, no expansion. The program is an absolute path.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
-    #[x_kube(validation = cel::program())]
+    #[x_kube(validation = cel::program(), validation = cel::arguments_are_one_line())]
     pub command: Vec<Argument>,
     /// The host's user that runs it; required here or in serviceDefaults. root is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

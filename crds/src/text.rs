@@ -142,6 +142,9 @@ macro_rules! checked_string {
         pub struct $name(String);
 
         impl $name {
+            /// What the whole text matches, in RE2 syntax.
+            pub const PATTERN: &'static str = $pattern;
+
             /// Accepts the text or says what is wrong with it.
             pub fn new(text: impl Into<String>) -> Result<Self, $error> {
                 let text = text.into();
