@@ -1,5 +1,6 @@
 //! Tries on the machine it runs on, as root, whether systemd and the kernel do what the agent counts on. One line per
 //! fact; exits with 1 if one does not hold. For test hosts: it creates and removes units of a topology `contract`.
+//! With the argument `kernel` it also tries what reaches the kernel, which a container without controllers cannot show.
 
 use std::process::ExitCode;
 
@@ -10,7 +11,11 @@ use lamina_node_agent::host::real::RealHost;
 async fn main() -> ExitCode {
     let mut host = RealHost::new("/", None);
     let mut all_hold = true;
-    for (fact, answer) in contract::run(&mut host).await {
+    let mut answers = contract::on_the_bus(&mut host).await;
+    if std::env::args().any(|argument| argument == "kernel") {
+        answers.extend(contract::in_the_kernel(&mut host).await);
+    }
+    for (fact, answer) in answers {
         match answer {
             Ok(()) => println!("holds   {fact}"),
             Err(broken) => {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use lamina_crds::{TopologyName, UnitName};
+use lamina_crds::{CpuSet, TopologyName, UnitName};
 
 use crate::desired::TextDigests;
 use crate::host::{Host, HostError, JobResult};
@@ -29,21 +29,28 @@ pub enum Broken {
     },
 }
 
-/// Tries every fact, each from a clean host, and gives the name of each with the answer.
-pub async fn run(host: &mut impl Host) -> Vec<(&'static str, Result<(), Broken>)> {
-    let mut answers = Vec::new();
-    macro_rules! facts {
-        ($($fact:ident),* $(,)?) => {
-            $(
-                let answer = match clean(host).await {
-                    Ok(()) => $fact(host).await,
-                    Err(error) => Err(error),
-                };
-                answers.push((stringify!($fact), answer));
-            )*
-        };
-    }
-    facts!(
+/// The name of a fact and whether it holds.
+pub type Answer = (&'static str, Result<(), Broken>);
+
+/// Tries each fact on a clean host, and at last whether the host can be left clean.
+macro_rules! answers {
+    ($host:ident: $($fact:ident),* $(,)?) => {{
+        let mut answers: Vec<Answer> = Vec::new();
+        $(
+            let answer = match clean($host).await {
+                Ok(()) => $fact($host).await,
+                Err(error) => Err(error),
+            };
+            answers.push((stringify!($fact), answer));
+        )*
+        answers.push(("the_host_can_be_left_clean", clean($host).await));
+        answers
+    }};
+}
+
+/// Facts that hold wherever there is a systemd, even where the kernel lends no controllers.
+pub async fn on_the_bus(host: &mut impl Host) -> Vec<Answer> {
+    answers!(host:
         a_file_is_what_was_written_last,
         a_missing_unit_is_not_found,
         a_loaded_unit_shows_its_text_and_its_properties,
@@ -54,10 +61,80 @@ pub async fn run(host: &mut impl Host) -> Vec<(&'static str, Result<(), Broken>)
         a_drop_in_that_sorts_last_outranks_a_set_property_after_a_reload,
         a_stopped_service_has_no_process,
         a_removed_unit_is_gone_after_a_reload,
-    );
-    let cleaned = clean(host).await;
-    answers.push(("the_host_can_be_left_clean", cleaned));
-    answers
+    )
+}
+
+/// Facts about what reaches the kernel; they need CPUs 0 to 2, and the controllers cpuset, memory and pids.
+pub async fn in_the_kernel(host: &mut impl Host) -> Vec<Answer> {
+    answers!(host:
+        settings_present_at_the_start_are_in_the_kernel,
+        a_set_property_is_in_the_kernel_and_reaches_every_thread_at_once,
+        a_set_property_of_one_value_brings_the_others_that_are_loaded,
+        a_cpu_set_can_be_changed_and_changed_back,
+    )
+}
+
+async fn settings_present_at_the_start_are_in_the_kernel(host: &mut impl Host) -> Result<(), Broken> {
+    install(host, "1").await?;
+    write_drop_in(host, "AllowedCPUs=\nAllowedCPUs=1-2\nMemoryHigh=300000000\nTasksMax=64\n").await?;
+    host.reload().await?;
+    host.start(&service()).await?;
+    let observed = look(host).await?;
+    let slice = observed.units.get(&slice()).cloned().unwrap_or_default();
+    let cpus: CpuSet = [1, 2].into_iter().collect();
+    holds(
+        "the CPUs are written",
+        slice.kernel.get(&Property::AllowedCpus) == Some(&Value::Cpus(cpus.clone())),
+        &slice,
+    )?;
+    holds("the CPUs are given", slice.effective_cpus.as_ref() == Some(&cpus), &slice)?;
+    let high = Property::MemoryHigh.in_kernel(&Value::Number(300_000_000));
+    holds("memory is in whole pages", slice.kernel.get(&Property::MemoryHigh) == Some(&high), &slice)?;
+    holds("tasks are limited", slice.kernel.get(&Property::TasksMax) == Some(&Value::Number(64)), &slice)?;
+    let service = observed.units.get(&service()).cloned().unwrap_or_default();
+    holds("every thread is inside", service.threads.count > 0 && service.threads.cpus == cpus, &service)?;
+    holds("no process strayed", service.threads.strayed == 0, &service)
+}
+
+async fn a_set_property_is_in_the_kernel_and_reaches_every_thread_at_once(host: &mut impl Host) -> Result<(), Broken> {
+    install(host, "1").await?;
+    host.reload().await?;
+    host.start(&service()).await?;
+    set_cpus(host, 1).await?;
+    let unit = unit(host, &service()).await?;
+    let expected: CpuSet = [1].into_iter().collect();
+    holds("the service is given its slice's CPUs", unit.effective_cpus.as_ref() == Some(&expected), &unit)?;
+    holds("every thread is inside", unit.threads.count > 0 && unit.threads.cpus == expected, &unit)
+}
+
+async fn a_set_property_of_one_value_brings_the_others_that_are_loaded(host: &mut impl Host) -> Result<(), Broken> {
+    install(host, "1").await?;
+    host.reload().await?;
+    host.start(&service()).await?;
+    write_drop_in(host, "MemoryMax=1073741824\n").await?;
+    host.reload().await?;
+    set_cpus(host, 1).await?;
+    let unit = unit(host, &slice()).await?;
+    let max = unit.kernel.get(&Property::MemoryMax);
+    holds("the loaded limit is in the kernel", max == Some(&Value::Number(1 << 30)), &unit)
+}
+
+async fn a_cpu_set_can_be_changed_and_changed_back(host: &mut impl Host) -> Result<(), Broken> {
+    install(host, "1").await?;
+    host.reload().await?;
+    host.start(&service()).await?;
+    for cpu in [0, 1, 0] {
+        set_cpus(host, cpu).await?;
+        let unit = unit(host, &service()).await?;
+        let expected: CpuSet = [cpu].into_iter().collect();
+        holds("every thread follows", unit.threads.count > 0 && unit.threads.cpus == expected, &unit)?;
+    }
+    Ok(())
+}
+
+async fn set_cpus(host: &mut impl Host, cpu: u32) -> Result<(), Broken> {
+    let properties = Properties::from([(Property::AllowedCpus, Value::Cpus([cpu].into_iter().collect()))]);
+    Ok(host.set_properties(&slice(), &properties).await?)
 }
 
 async fn a_file_is_what_was_written_last(host: &mut impl Host) -> Result<(), Broken> {
