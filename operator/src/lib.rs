@@ -8,6 +8,7 @@ pub mod check;
 pub mod cluster;
 pub mod controller;
 pub mod entry;
+pub mod kube_cluster;
 pub mod liveness;
 pub mod memory;
 pub mod news;
