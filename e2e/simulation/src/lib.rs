@@ -2,9 +2,17 @@
 //! simulated hosts, with time and chance given by a seed.
 
 pub mod accident;
+pub mod api;
+pub mod asked;
+pub mod chance;
 pub mod hand;
+pub mod history;
 pub mod host;
 pub mod random;
+pub mod scenario;
+pub mod search;
 pub mod story;
 pub mod truth;
+pub mod wish;
 pub mod witness;
+pub mod world;

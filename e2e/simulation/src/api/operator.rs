@@ -1,0 +1,165 @@
+//! The API server as the operator sees it: behind the operator's own seam.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lamina_crds::SliceTopologyStatus;
+use lamina_crds::host_state::{ORIGIN_LABEL, ORIGIN_NODE};
+use lamina_operator::changes::{Change, Target};
+use lamina_operator::cluster::{Cluster, ClusterError, TopologyEvent};
+use lamina_operator::snapshot::{LeaseTrace, RawObject, Snapshot};
+use serde_json::json;
+
+use super::admission::{Author, Part};
+use super::{ApiServer, Kind, Precondition, View, WriteError, object};
+
+/// The operator's connection.
+#[derive(Clone, Debug)]
+pub struct OperatorClient {
+    api: ApiServer,
+    /// What its watches have shown.
+    pub view: View,
+    /// The status it last wrote of each topology.
+    pub claims: BTreeMap<String, SliceTopologyStatus>,
+    traces: BTreeMap<String, (String, LeaseTrace)>,
+    watching_since: Timestamp,
+}
+
+impl OperatorClient {
+    /// A connection before any answer.
+    pub fn new(api: &ApiServer, now: Timestamp) -> Self {
+        Self {
+            api: api.clone(),
+            view: View::default(),
+            claims: BTreeMap::new(),
+            traces: BTreeMap::new(),
+            watching_since: now,
+        }
+    }
+
+    /// Takes note of which leases changed, by the client's own clock.
+    pub fn watch_leases(&mut self, now: Timestamp) {
+        let Some(version) = self.view.of(Kind::Lease) else { return };
+        let Self { api, traces, .. } = self;
+        api.with(|store| {
+            for (host, lease) in store.list_at(Kind::Lease, version) {
+                match traces.get_mut(host) {
+                    None => {
+                        let trace = LeaseTrace { first_seen: now, last_change_seen: None };
+                        traces.insert(host.to_owned(), (lease.resource_version.clone(), trace));
+                    }
+                    Some((known, trace)) if *known != lease.resource_version => {
+                        known.clone_from(&lease.resource_version);
+                        trace.last_change_seen = Some(now);
+                    }
+                    Some(_) => {}
+                }
+            }
+        });
+    }
+
+    fn objects(&self, kind: Kind) -> BTreeMap<String, Arc<RawObject>> {
+        let version = self.view.of(kind).unwrap_or(0);
+        let copy = |(name, object): (&str, &Arc<RawObject>)| (name.to_owned(), Arc::clone(object));
+        self.api.with(|store| store.list_at(kind, version).map(copy).collect())
+    }
+}
+
+impl Cluster for OperatorClient {
+    fn snapshot(&self) -> Snapshot {
+        let nodes = self.objects(Kind::Node).into_iter().map(|(name, node)| (name, node.labels.clone())).collect();
+        Snapshot {
+            topologies: self.objects(Kind::SliceTopology),
+            host_states: self.objects(Kind::HostState),
+            nodes,
+            leases: self.traces.iter().map(|(host, (_, trace))| (host.clone(), *trace)).collect(),
+            watching_since: self.watching_since,
+        }
+    }
+
+    async fn definitions_are_leaving(&mut self) -> Result<bool, ClusterError> {
+        self.api.with(|store| {
+            if store.is_away {
+                let attempt = "get CustomResourceDefinitions".to_owned();
+                return Err(ClusterError::Unavailable { attempt, message: "away".to_owned() });
+            }
+            Ok(store.definitions_leave)
+        })
+    }
+
+    async fn perform(&mut self, change: &Change) -> Result<Option<RawObject>, ClusterError> {
+        let attempt = change.attempt();
+        let result = self.api.request(&Author::Operator, &attempt, |store| perform(store, change)).await;
+        result.map_err(|error| in_words(attempt, error))
+    }
+
+    async fn patch_topology_status(
+        &mut self,
+        topology: &Target,
+        status: &SliceTopologyStatus,
+    ) -> Result<RawObject, ClusterError> {
+        let ready =
+            status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
+        let attempt = format!("patch status of SliceTopology {}: {}", topology.name, ready.unwrap_or_default());
+        let written = self.api.request(&Author::Operator, &attempt, |store| {
+            let place = (Kind::SliceTopology, topology.name.as_str(), Part::Status);
+            store.change(&Author::Operator, place, &Precondition::of(topology), |object| {
+                object.status = json!(status);
+            })
+        });
+        let written = written.await.map_err(|error| in_words(attempt, error))?;
+        self.claims.insert(topology.name.clone(), status.clone());
+        Ok(RawObject::clone(&written))
+    }
+
+    async fn record_event(&mut self, event: &TopologyEvent) -> Result<(), ClusterError> {
+        let attempt = format!("event {} of {}: {}", event.reason, event.topology, event.note);
+        let recorded = self.api.request(&Author::Operator, &attempt, |store| {
+            store.events.push(attempt.clone());
+            Ok(())
+        });
+        recorded.await.map_err(|error| in_words(attempt.clone(), error))
+    }
+}
+
+fn perform(store: &mut super::Store, change: &Change) -> Result<Option<RawObject>, WriteError> {
+    let author = &Author::Operator;
+    let kept = |object: Arc<RawObject>| Some(RawObject::clone(&object));
+    match change {
+        Change::CreateHostState { host } => {
+            let labels = BTreeMap::from([(ORIGIN_LABEL.to_owned(), ORIGIN_NODE.to_owned())]);
+            match store.create(author, Kind::HostState, object(host, labels, json!({}))) {
+                Err(WriteError::Exists) => Ok(store.get(Kind::HostState, host).cloned().and_then(kept)),
+                other => other.map(kept),
+            }
+        }
+        Change::ApplyHostSpec { target, spec } => {
+            let entries = spec.topologies.iter().map(|entry| json!(entry)).collect();
+            store.apply_entries(author, &target.name, &Precondition::of(target), entries).map(kept)
+        }
+        Change::DeleteHostState { target } => {
+            match store.delete(author, Kind::HostState, &target.name, &Precondition::of(target)) {
+                Ok(()) | Err(WriteError::NotFound) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        Change::SetFinalizers { target, finalizers } => {
+            let place = (Kind::SliceTopology, target.name.as_str(), Part::Whole);
+            let set = |object: &mut RawObject| object.finalizers.clone_from(finalizers);
+            store
+                .change(author, place, &Precondition::of(target), set)
+                .map(|_| store.get(Kind::SliceTopology, &target.name).cloned().and_then(kept))
+        }
+    }
+}
+
+fn in_words(attempt: String, error: WriteError) -> ClusterError {
+    match error {
+        WriteError::Conflict(message) => ClusterError::Conflict { attempt, message },
+        WriteError::NotFound => ClusterError::NotFound { attempt, message: "it is gone".to_owned() },
+        WriteError::Exists => ClusterError::Conflict { attempt, message: "there is one already".to_owned() },
+        WriteError::Refused(message) => ClusterError::Refused { attempt, message },
+        WriteError::Unavailable => ClusterError::Unavailable { attempt, message: "timeout".to_owned() },
+    }
+}
