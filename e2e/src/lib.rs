@@ -2,7 +2,10 @@
 
 pub mod cache;
 pub mod control_plane;
+pub mod examples;
+pub mod fleet;
 pub mod host;
+pub mod identity;
 pub mod image;
 pub mod lab;
 pub mod packages;
