@@ -1,15 +1,24 @@
 //! Conducts one pass of the agent: accept, render, then observe, plan and apply until nothing is left, then report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use lamina_crds::host_state::AgentForm;
-use lamina_crds::{HostStateStatus, UnitName};
+use jiff::{SignedDuration, Timestamp};
+use lamina_crds::conditions::Reason;
+use lamina_crds::host_state::{AgentForm, AgentIdentity, CONFIRM_MACHINE_ANNOTATION};
+use lamina_crds::{Hardware, HostStateStatus, TopologyName};
 
-use crate::cluster::{Cluster, HostEvent};
-use crate::host::Host;
-use crate::observed::Scope;
+use crate::accept::{Accepted, Recalled, accept, copies, recall, stored};
+use crate::cluster::{Cluster, EventKind, HostEvent, RawHostState, Seen};
+use crate::converge::{Work, converge};
+use crate::desired::{DesiredEntry, DesiredHost};
+use crate::drift::{Ledger, healed};
+use crate::health::{Health, PATIENCE};
+use crate::host::{Host, HostError};
+use crate::preflight::Refusal;
+use crate::render::render;
+use crate::replace::replace_durably;
+use crate::report::{View, announce, reached, report};
 
 /// What never changes while an agent runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +34,24 @@ pub struct Settings {
 /// Everything remembered between passes. Losing it is always safe.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// The status last written, with the uid of the object that carries it and the time of the write.
+    /// What is enforced, as it stands on disk; `None` before the first look there.
+    pub accepted: Option<Accepted>,
+    /// How many passes there were.
+    pub passes: u64,
+    /// What was seen of services.
+    pub health: Health,
+    /// What was healed.
+    pub drift: Ledger,
+    /// Since when an entry of this revision is not as asked.
+    pub unready: BTreeMap<TopologyName, (String, Timestamp)>,
+    /// When systemd is asked again to load what it did not load last time.
+    pub reload_due: Option<Timestamp>,
+    /// The status last written.
     pub written: Option<WrittenStatus>,
-    /// Units that do not come up, with when that began and when the next try is due.
-    pub failing: BTreeMap<UnitName, Failing>,
     /// Events that the API server has not taken yet, oldest first.
     pub events: Vec<HostEvent>,
+    /// When the API server is tried again after a call that failed.
+    pub api_due: Option<Timestamp>,
 }
 
 /// A status that was written.
@@ -44,23 +65,12 @@ pub struct WrittenStatus {
     pub at: Timestamp,
 }
 
-/// A unit that does not come up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failing {
-    /// When it was first seen failing.
-    pub since: Timestamp,
-    /// How often it was tried since then.
-    pub attempts: u32,
-    /// When it is tried again.
-    pub retry_at: Timestamp,
-}
-
 /// What a pass did, and when the next one is due at the latest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassOutcome {
-    /// Steps carried out on the host, successful or not.
+    /// Steps tried on the host.
     pub steps: usize,
-    /// Calls that wrote to the API server.
+    /// Calls that wrote to the API server, successful or not.
     pub api_writes: usize,
     /// Whether everything asked is true and measured.
     pub ready: bool,
@@ -70,19 +80,399 @@ pub struct PassOutcome {
     pub problems: Vec<String>,
 }
 
+/// After a failed effect or call the next try comes no sooner.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// A status that somebody else changed is written again after this time, so that two writers do not race.
+const REWRITE: SignedDuration = SignedDuration::from_secs(60);
+/// Events that wait for an API server; older ones are dropped first.
+const MOST_EVENTS: usize = 64;
+
 /// One pass: whatever was asked and whatever happened, brings the host as close to it as it can be brought now.
 ///
 /// Never fails: problems are reported in the status where it can be written, and in the outcome.
 pub async fn pass(
-    _memory: &mut Memory,
+    memory: &mut Memory,
     host: &mut impl Host,
-    _cluster: &mut impl Cluster,
-    _settings: &Settings,
-    _now: Timestamp,
+    cluster: &mut impl Cluster,
+    settings: &Settings,
+    now: Timestamp,
+) -> PassOutcome {
+    match prepare(memory, host, cluster.seen(), settings).await {
+        Ok(task) => carry_out(memory, host, cluster, settings, task, now).await,
+        Err(error) => PassOutcome {
+            problems: vec![error.to_string()],
+            again_after: Some(RETRY.unsigned_abs()),
+            ..PassOutcome::default()
+        },
+    }
+}
+
+/// What is to be done in this pass.
+struct Task {
+    object: Option<RawHostState>,
+    hardware: Hardware,
+    accepted: Accepted,
+    desired: DesiredHost,
+    refused: BTreeMap<String, Refusal>,
+    hold: Option<Refusal>,
+    /// Entries with an instruction that was not there before.
+    changed: BTreeSet<TopologyName>,
+    problems: Vec<String>,
+}
+
+impl Task {
+    fn generation(&self) -> i64 {
+        self.object.as_ref().map_or(self.accepted.generation, |object| object.generation)
+    }
+}
+
+/// Reads the machine and the accepted state, and accepts what is new: stored durably before anything is done about it.
+async fn prepare(
+    memory: &mut Memory,
+    host: &mut impl Host,
+    seen: Seen,
+    settings: &Settings,
+) -> Result<Task, HostError> {
+    let hardware = host.hardware().await?;
+    let object = match seen {
+        Seen::NotYet | Seen::Nothing => None,
+        Seen::Object(object) => Some(*object),
+    };
+    let (former, newer) = match memory.accepted.take() {
+        Some(accepted) => (accepted, None),
+        None => remember(host).await?,
+    };
+    let hold = newer.or_else(|| object.as_ref().and_then(|object| other_machine(object, &hardware, &settings.host)));
+    let mut task = Task {
+        desired: DesiredHost::default(),
+        accepted: former,
+        refused: BTreeMap::new(),
+        changed: BTreeSet::new(),
+        problems: Vec::new(),
+        object,
+        hardware,
+        hold,
+    };
+    if let (None, Some(object)) = (&task.hold, &task.object) {
+        let judged = accept(&task.accepted, object);
+        task.refused = judged.refused;
+        if judged.accepted != task.accepted {
+            match store(host, judged.accepted).await {
+                Ok(accepted) => {
+                    let changed = accepted
+                        .entries
+                        .iter()
+                        .filter(|(name, entry)| task.accepted.entries.get(*name) != Some(*entry));
+                    task.changed = changed.map(|(name, _)| name.clone()).collect();
+                    task.accepted = accepted;
+                }
+                Err(error) => task.problems.push(format!("the instruction is not followed yet: {error}")),
+            }
+        }
+    }
+    let readable = task.hold.as_ref().is_none_or(|hold| hold.reason != Reason::NotUnderstood);
+    memory.accepted = readable.then(|| task.accepted.clone());
+    task.desired = desired(&task.accepted);
+    Ok(task)
+}
+
+/// What stands on disk; a state that a newer agent wrote holds everything.
+async fn remember(host: &mut impl Host) -> Result<(Accepted, Option<Refusal>), HostError> {
+    let mut contents = Vec::new();
+    for path in copies() {
+        contents.push(host.read(&path).await?);
+    }
+    Ok(match recall(&contents) {
+        Recalled::Nothing => (Accepted::default(), None),
+        Recalled::Accepted(accepted) => (*accepted, None),
+        Recalled::Newer { schema } => {
+            let message =
+                format!("a newer agent left its state here (format {schema}); upgrade this one, nothing is changed");
+            (Accepted::default(), Some(Refusal::new(Reason::NotUnderstood, message)))
+        }
+    })
+}
+
+/// Another machine wrote the status under this name, and nobody said that this one takes its place.
+fn other_machine(object: &RawHostState, hardware: &Hardware, host: &str) -> Option<Refusal> {
+    let other = &object.status.as_ref()?.hardware.as_ref()?.machine_id;
+    let own = &hardware.machine_id;
+    let confirmed = object.annotations.get(CONFIRM_MACHINE_ANNOTATION).is_some_and(|id| id == own);
+    (!other.is_empty() && !own.is_empty() && other != own && !confirmed).then(|| {
+        let message = format!(
+            "machine {own} claims the name {host}, which machine {other} bears; if it replaces that one, annotate this object with {CONFIRM_MACHINE_ANNOTATION}={own}"
+        );
+        Refusal::new(Reason::IdentityMismatch, message)
+    })
+}
+
+async fn store(host: &mut impl Host, mut accepted: Accepted) -> Result<Accepted, HostError> {
+    accepted.sequence += 1;
+    let (path, content) = stored(&accepted);
+    replace_durably(host, &path, content.as_bytes()).await?;
+    Ok(accepted)
+}
+
+fn desired(accepted: &Accepted) -> DesiredHost {
+    let rendered = accepted.entries.iter().filter_map(|(name, kept)| {
+        let written = kept.written.iter().map(|path| crate::host_path::HostPath::new(path.clone())).collect();
+        Some((name.clone(), DesiredEntry { written, ..render(&kept.entry).ok()? }))
+    });
+    DesiredHost { entries: rendered.collect() }
+}
+
+async fn carry_out(
+    memory: &mut Memory,
+    host: &mut impl Host,
+    cluster: &mut impl Cluster,
+    settings: &Settings,
+    mut task: Task,
+    now: Timestamp,
 ) -> PassOutcome {
     let mut outcome = PassOutcome::default();
-    if let Err(error) = host.observe(&Scope::default()).await {
-        outcome.problems.push(error.to_string());
+    let began = tokio::time::Instant::now();
+    if !task.changed.is_empty() {
+        let status =
+            state(memory, settings, &task, &Work::default(), now, |view, former| announce(view, former, &task.changed));
+        publish(memory, cluster, &task, status, now, &mut outcome).await;
     }
+    let mut work = match &task.hold {
+        None => converge(memory, host, &task.desired, &task.hardware, now).await,
+        Some(_) => crate::converge::look(host, &task.desired, &task.hardware).await,
+    };
+    work.problems.append(&mut task.problems);
+    note_health(memory, &task, &work, now);
+    tell_events(memory, &task, &work, settings, began.elapsed(), now);
+    settle_entries(memory, host, settings, &mut task, &mut work, now).await;
+    let status = state(memory, settings, &task, &work, now, report);
+    memory.passes += 1;
+    outcome.ready = is_ready(&status);
+    outcome.steps = work.tried;
+    publish(memory, cluster, &task, status, now, &mut outcome).await;
+    publish_events(memory, cluster, &task, now, &mut outcome).await;
+    outcome.again_after = due(memory, &task, &work, outcome.ready, now);
+    outcome.problems.append(&mut work.problems);
     outcome
 }
+
+fn is_ready(status: &HostStateStatus) -> bool {
+    use lamina_crds::conditions::{ConditionType, holds_at};
+    holds_at(&status.conditions, ConditionType::Ready, status.observed_generation)
+}
+
+fn note_health(memory: &mut Memory, task: &Task, work: &Work, now: Timestamp) {
+    let Some(observed) = &work.observed else { return };
+    let present = task.desired.entries.iter().filter(|(_, entry)| entry.is_present());
+    let services: Vec<_> =
+        present.flat_map(|(name, entry)| entry.services.iter().map(move |service| (name, service))).collect();
+    memory.health.retain(&services.iter().map(|(_, service)| &service.unit).collect());
+    let fresh = memory.passes == 0;
+    for (name, service) in services {
+        let Some(seen) = observed.units.get(&service.unit) else { continue };
+        let known = task.accepted.entries.get(name).is_some_and(|kept| !kept.reached_by.is_empty());
+        let tried = work.started.contains(&service.unit);
+        memory.health.note(&service.unit, seen, tried, fresh && known && !tried, now);
+    }
+}
+
+/// Everything known, as a status told by `tell`.
+fn state(
+    memory: &Memory,
+    settings: &Settings,
+    task: &Task,
+    work: &Work,
+    now: Timestamp,
+    tell: impl Fn(&View<'_>, Option<&HostStateStatus>) -> HostStateStatus,
+) -> HostStateStatus {
+    let agent = AgentIdentity { version: settings.version.clone(), form: settings.form };
+    let former = task.object.as_ref().and_then(|object| object.status.as_ref());
+    let written =
+        memory.written.as_ref().filter(|written| task.object.as_ref().is_none_or(|object| object.uid == written.uid));
+    let former = written.map(|written| &written.status).or(former);
+    let persistent = memory.drift.persistent(now);
+    let view = view(memory, task, work, &agent, &persistent, now);
+    let mut status = tell(&view, former);
+    if task.hold.as_ref().is_some_and(|hold| hold.reason == Reason::IdentityMismatch) {
+        status.hardware = former.and_then(|former| former.hardware.clone());
+    }
+    status
+}
+
+fn view<'a>(
+    memory: &'a Memory,
+    task: &'a Task,
+    work: &'a Work,
+    agent: &'a AgentIdentity,
+    persistent: &'a [(String, String)],
+    now: Timestamp,
+) -> View<'a> {
+    View {
+        generation: task.generation(),
+        agent,
+        hardware: &task.hardware,
+        accepted: &task.accepted,
+        desired: &task.desired,
+        observed: work.observed.as_ref(),
+        hold: task.hold.as_ref(),
+        unsupported: work.unsupported.as_ref(),
+        held: &work.held,
+        remaining: &work.remaining,
+        refused: &task.refused,
+        health: &memory.health,
+        persistent,
+        problems: &work.problems,
+        unready: &memory.unready,
+        now,
+    }
+}
+
+/// Remembers which entries are as asked: durably, so that a difference found later is known to be drift.
+async fn settle_entries(
+    memory: &mut Memory,
+    host: &mut impl Host,
+    settings: &Settings,
+    task: &mut Task,
+    work: &mut Work,
+    now: Timestamp,
+) {
+    let agent = AgentIdentity { version: settings.version.clone(), form: settings.form };
+    let persistent = memory.drift.persistent(now);
+    let done = reached(&view(memory, task, work, &agent, &persistent, now));
+    let revisions: BTreeMap<TopologyName, String> =
+        task.desired.entries.iter().map(|(name, entry)| (name.clone(), entry.revision.clone())).collect();
+    memory.unready.retain(|name, (revision, _)| revisions.get(name) == Some(revision) && !done.contains(name));
+    for (name, revision) in revisions.into_iter().filter(|(name, _)| !done.contains(name)) {
+        memory.unready.entry(name).or_insert((revision, now));
+    }
+    let mut accepted = task.accepted.clone();
+    for name in &done {
+        let (Some(kept), Some(entry)) = (accepted.entries.get_mut(name), task.desired.entries.get(name)) else {
+            continue;
+        };
+        if kept.reached_by != settings.version {
+            kept.reached_by.clone_from(&settings.version);
+            let paths = if entry.is_present() { entry.paths() } else { BTreeSet::new() };
+            kept.written = paths.iter().map(ToString::to_string).collect();
+            memory.events.push(applied(name, entry));
+        }
+    }
+    if accepted == task.accepted {
+        return;
+    }
+    match store(host, accepted).await {
+        Ok(accepted) => {
+            memory.accepted = Some(accepted.clone());
+            task.accepted = accepted;
+        }
+        Err(error) => work.problems.push(error.to_string()),
+    }
+}
+
+fn applied(name: &TopologyName, entry: &DesiredEntry) -> HostEvent {
+    use lamina_crds::host_state::EntryState::{Absent, Present, Released};
+    let note = match entry.state {
+        Present => format!("{name}: revision {} is applied and measured", entry.revision),
+        Released => format!("{name}: released, it keeps running and is not enforced"),
+        Absent => format!("{name}: removed, nothing of it is left"),
+    };
+    HostEvent { kind: EventKind::Normal, reason: "Applied", action: "Apply", note }
+}
+
+fn tell_events(memory: &mut Memory, task: &Task, work: &Work, settings: &Settings, took: Duration, now: Timestamp) {
+    let settled = |finding: &&crate::plan::Finding| {
+        let owner = task.accepted.entries.iter().find(|(name, _)| crate::report::belongs(&finding.object, name));
+        let settled = owner.is_some_and(|(_, kept)| kept.reached_by == settings.version);
+        settled && !work.left().any(|left| left.object == finding.object && left.subject == finding.subject)
+    };
+    let found: BTreeSet<_> = work.drift.iter().filter(settled).cloned().collect();
+    memory.events.extend(found.iter().map(|finding| healed(finding, took)));
+    memory.drift.record(&found, now);
+    let restarts = work.restarted.iter().map(|finding| HostEvent {
+        kind: EventKind::Normal,
+        reason: "Restarted",
+        action: "Restart",
+        note: format!("{} is restarted: {} {} is no longer asked for", finding.object, finding.subject, finding.found),
+    });
+    memory.events.extend(restarts);
+    let broken = memory.health.failing.iter().filter(|(_, failing)| failing.since == now).map(|(unit, _)| HostEvent {
+        kind: EventKind::Warning,
+        reason: "ServiceFailed",
+        action: "Start",
+        note: format!("{unit} does not stay up; it is tried again, see journalctl -u {unit}"),
+    });
+    memory.events.extend(broken);
+    let surplus = memory.events.len().saturating_sub(MOST_EVENTS);
+    memory.events.drain(..surplus);
+}
+
+/// Writes the status if it says something new.
+async fn publish(
+    memory: &mut Memory,
+    cluster: &mut impl Cluster,
+    task: &Task,
+    status: HostStateStatus,
+    now: Timestamp,
+    outcome: &mut PassOutcome,
+) {
+    let Some(object) = &task.object else { return };
+    let stands = memory.written.as_ref().filter(|written| written.uid == object.uid);
+    let overwritten = stands.is_some_and(|written| {
+        object.status.as_ref() != Some(&written.status) && now.duration_since(written.at) >= REWRITE
+    });
+    let current = stands.map(|written| &written.status).or(object.status.as_ref());
+    if current == Some(&status) && !overwritten {
+        let at = stands.map_or(now, |written| written.at);
+        memory.written = Some(WrittenStatus { uid: object.uid.clone(), status, at });
+        return;
+    }
+    if memory.api_due.is_some_and(|due| due > now) {
+        return;
+    }
+    outcome.api_writes += 1;
+    match cluster.patch_status(&status).await {
+        Ok(()) => {
+            memory.api_due = None;
+            memory.written = Some(WrittenStatus { uid: object.uid.clone(), status, at: now });
+        }
+        Err(error) => {
+            memory.api_due = Some(now + RETRY);
+            outcome.problems.push(error.to_string());
+        }
+    }
+}
+
+async fn publish_events(
+    memory: &mut Memory,
+    cluster: &mut impl Cluster,
+    task: &Task,
+    now: Timestamp,
+    outcome: &mut PassOutcome,
+) {
+    while task.object.is_some() && !memory.events.is_empty() && memory.api_due.is_none_or(|due| due <= now) {
+        outcome.api_writes += 1;
+        match cluster.record_event(&memory.events[0]).await {
+            Ok(()) => {
+                memory.events.remove(0);
+            }
+            Err(error) => {
+                memory.api_due = Some(now + RETRY);
+                outcome.problems.push(error.to_string());
+            }
+        }
+    }
+}
+
+/// When the next pass is due though nothing happens.
+fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -> Option<Duration> {
+    let late = memory.unready.values().map(|(_, since)| *since + PATIENCE).filter(|at| *at > now);
+    let missing = work.held.units.values().any(|refusal| !crate::report::needs_a_hand(refusal.reason));
+    let unfinished = !work.problems.is_empty() || !work.remaining.steps.is_empty() || missing;
+    let unsaid = task.object.is_some() && (memory.api_due.is_some() || !memory.events.is_empty());
+    let retry = ((unfinished && !ready) || unsaid).then(|| memory.api_due.unwrap_or(now + RETRY).max(now + RETRY));
+    let times = [memory.health.due(now), memory.drift.due(now), memory.reload_due.filter(|at| *at > now), retry];
+    let first = times.into_iter().flatten().chain(late).min()?;
+    Some(first.duration_since(now).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests;

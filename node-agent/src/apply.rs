@@ -11,8 +11,8 @@ use crate::replace::replace;
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Steps that were tried.
-    pub tried: usize,
+    /// Steps that were tried, as places in the plan.
+    pub tried: Vec<usize>,
     /// Steps that did not succeed.
     pub failures: Vec<Failure>,
     /// Whether the host went out of reach; nothing after that was tried.
@@ -34,11 +34,11 @@ pub struct Failure {
 pub async fn apply(plan: &Plan, host: &mut impl Host) -> Outcome {
     let mut outcome = Outcome::default();
     let mut failed: BTreeSet<&UnitName> = BTreeSet::new();
-    for step in &plan.steps {
+    for (place, step) in plan.steps.iter().enumerate() {
         if step.unit.iter().chain(&step.after).any(|unit| failed.contains(unit)) {
             continue;
         }
-        outcome.tried += 1;
+        outcome.tried.push(place);
         let failure = match perform(&step.effect, host).await {
             Ok(JobResult::Done) => continue,
             Ok(JobResult::Other(result)) => Failure {

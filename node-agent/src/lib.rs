@@ -4,19 +4,26 @@ pub mod accept;
 pub mod agent;
 pub mod apply;
 pub mod cluster;
+pub mod converge;
 pub mod desired;
+pub mod drift;
 pub mod hardware;
+pub mod health;
 pub mod host;
 pub mod host_path;
 #[cfg(feature = "host")]
 pub mod kube_cluster;
 pub mod marker;
+#[cfg(test)]
+mod model;
 pub mod observed;
 pub mod plan;
 pub mod preflight;
 pub mod property;
 pub mod render;
 pub mod replace;
+pub mod report;
 pub mod unit_text;
+pub mod verify;
 #[cfg(feature = "host")]
 pub mod watch;

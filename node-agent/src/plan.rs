@@ -164,6 +164,16 @@ impl fmt::Display for Hand {
     }
 }
 
+/// Whether a difference that nobody asked for looks like a foreign hand rather than like work of our own that was not
+/// finished. On the first pass of an agent's life a service that does not run may just not have been started yet.
+pub fn is_drift(finding: &Finding, first_pass: bool) -> bool {
+    match finding.hand {
+        Hand::Edited | Hand::Removed | Hand::SetProperty | Hand::CgroupWrite | Hand::Moved => true,
+        Hand::Stopped => !first_pass,
+        Hand::Unknown => crate::property::Property::ALL.iter().any(|property| property.key() == finding.subject),
+    }
+}
+
 impl Step {
     fn new(class: Class, effect: Effect) -> Self {
         Self { class, unit: None, after: Vec::new(), findings: Vec::new(), effect }

@@ -292,3 +292,6 @@ impl<'a> StartOrder<'a> {
         self.services.iter().filter(starts_earlier).map(|service| service.unit.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
