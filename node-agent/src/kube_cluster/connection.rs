@@ -37,15 +37,22 @@ pub async fn watch_for_ever(
     seen_sender: watch::Sender<Seen>,
 ) {
     let mut pause = PAUSE.0;
+    let mut told = String::new();
     loop {
-        match client(&access).await {
+        let (progress, trouble) = match client(&access).await {
             Ok(client) => {
                 client_sender.send_replace(Some(client.clone()));
-                if watch_until_broken(client, &host, &seen_sender).await == Progress::Some {
-                    pause = PAUSE.0;
-                }
+                watch_until_broken(client, &host, &seen_sender).await
             }
-            Err(error) => tracing::warn!(error = %error, "no way to the API server"),
+            Err(error) => (Progress::None, error.to_string()),
+        };
+        if progress == Progress::Some {
+            pause = PAUSE.0;
+        }
+        // A server that stays away is told once, not at every attempt.
+        if trouble != told {
+            tracing::warn!(error = %trouble, "the API server cannot be watched");
+            told = trouble;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
@@ -76,7 +83,7 @@ enum Progress {
 }
 
 /// Watches until the first error; the caller makes a new client, which reads a changed kubeconfig, too.
-async fn watch_until_broken(client: Client, host: &str, seen: &watch::Sender<Seen>) -> Progress {
+async fn watch_until_broken(client: Client, host: &str, seen: &watch::Sender<Seen>) -> (Progress, String) {
     let api: Api<DynamicObject> = Api::all_with(client, &host_states());
     let config = watcher::Config::default().fields(&format!("metadata.name={host}")).timeout(WATCH_SECONDS);
     let mut events = std::pin::pin!(watcher(api, config));
@@ -84,19 +91,20 @@ async fn watch_until_broken(client: Client, host: &str, seen: &watch::Sender<See
     let mut progress = Progress::None;
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed = Seen::Nothing,
+            // Said before the server is asked.
+            Ok(Event::Init) => {
+                listed = Seen::Nothing;
+                continue;
+            }
             Ok(Event::InitApply(object)) => listed = seen_as(object),
             Ok(Event::InitDone) => show(seen, std::mem::replace(&mut listed, Seen::Nothing)),
             Ok(Event::Apply(object)) => show(seen, seen_as(object)),
             Ok(Event::Delete(_)) => show(seen, Seen::Nothing),
-            Err(error) => {
-                tracing::debug!(error = %error, "the watch broke");
-                return progress;
-            }
+            Err(error) => return (progress, error.to_string()),
         }
         progress = Progress::Some;
     }
-    progress
+    (progress, "the watch ended".to_owned())
 }
 
 /// Wakes the agent only if something is new to it: an object whose status alone it wrote itself is not.
