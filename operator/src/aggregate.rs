@@ -83,7 +83,7 @@ fn refused(Refusal { reason, message }: &Refusal) -> Vec<Verdict> {
         verdict(Reconciling, False, *reason, "the hosts keep what they have until the spec is corrected"),
         verdict(Stalled, True, *reason, message),
         verdict(Placed, False, *reason, "the spec is refused; nothing is placed"),
-        verdict(Degraded, False, Reason::Settled, ""),
+        verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     ]
 }
 
@@ -93,14 +93,15 @@ fn leaving(view: &ClusterView, topology: &TopologyView) -> Vec<Verdict> {
     let hosts: Vec<&str> = hosts.map(|(name, _)| name.as_str()).collect();
     let message = match hosts.as_slice() {
         [] => "being deleted; no host holds it any more".to_owned(),
+        [only] => format!("being deleted; {only} has not let go of it yet"),
         [first, ..] => format!("being deleted; {} hosts have not let go of it yet, {first} first", hosts.len()),
     };
     vec![
         verdict(Ready, False, Reason::Progressing, &message),
         verdict(Reconciling, True, Reason::Progressing, &message),
-        verdict(Stalled, False, Reason::Progressing, ""),
-        verdict(Placed, Unknown, Reason::Progressing, ""),
-        verdict(Degraded, False, Reason::Settled, ""),
+        verdict(Stalled, False, Reason::Progressing, &message),
+        verdict(Placed, Unknown, Reason::Progressing, &message),
+        verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     ]
 }
 
@@ -121,17 +122,17 @@ fn judge(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, plac
     let ready = ready(standings, spec, generation, &progress_message);
     let stalled_verdict = match first(standings, StandingState::Stalled) {
         Some(Refusal { reason, message }) => verdict(Stalled, True, *reason, &and_more(message, stalled, "stalled")),
-        None => verdict(Stalled, False, Reason::Settled, ""),
+        None => verdict(Stalled, False, Reason::Settled, "no host needs a hand"),
     };
     // Tools that wait give up early only when nothing claims to be moving.
     let reconciling = if stalled > 0 || in_progress == 0 {
-        verdict(Reconciling, False, Reason::Settled, "")
+        verdict(Reconciling, False, Reason::Settled, "nothing is on its way")
     } else {
         verdict(Reconciling, True, Reason::Progressing, &progress_message)
     };
     let degraded = match weakest(standings) {
         Some(Refusal { reason, message }) => verdict(Degraded, True, *reason, message),
-        None => verdict(Degraded, False, Reason::Settled, ""),
+        None => verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     };
     vec![ready, reconciling, stalled_verdict, placed, degraded]
 }
@@ -147,15 +148,15 @@ fn ready(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, prog
     }
     if offline * 100 > selected * TOLERATED_SILENCE {
         let named = first(standings, StandingState::Offline).map_or("", |trouble| trouble.message.as_str());
-        let message = format!("{offline} of {selected} hosts are silent, too many to judge; {named}");
+        let message = format!("{offline} of {} silent, too many to judge; {named}", counted(selected, "host"));
         return verdict(Ready, Unknown, Reason::TooManyOffline, &message);
     }
     if in_progress > 0 {
         let reason = first(standings, StandingState::InProgress).map_or(Reason::Progressing, |trouble| trouble.reason);
         return verdict(Ready, False, reason, progress_message);
     }
-    let asked = format!("{} slices and {} services run as asked", spec.slices.len(), spec.services.len());
-    let all = format!("{asked} on {ready} of {selected} hosts (generation {generation})");
+    let parts = format!("{} and {}", counted(spec.slices.len(), "slice"), counted(spec.services.len(), "service"));
+    let all = format!("{parts} as asked on {ready} of {} (generation {generation})", counted(selected, "host"));
     match standings.iter().find_map(|standing| standing.trouble.as_ref()) {
         Some(Refusal { reason, message }) => verdict(Ready, True, *reason, &format!("{message} ({all})")),
         None => verdict(Ready, True, Reason::AsAsked, &all),
@@ -164,7 +165,7 @@ fn ready(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, prog
 
 fn progress_message(standings: &[Standing], generation: i64) -> String {
     let Tally { selected, ready, .. } = Tally::of(standings);
-    let done = format!("{ready} of {selected} hosts run generation {generation}");
+    let done = format!("{ready} of {} done with generation {generation}", counted(selected, "host"));
     match first(standings, StandingState::InProgress) {
         Some(trouble) => format!("{} ({done})", trouble.message),
         None => done,
@@ -174,8 +175,12 @@ fn progress_message(standings: &[Standing], generation: i64) -> String {
 fn and_more(message: &str, count: usize, what: &str) -> String {
     match count {
         0 | 1 => message.to_owned(),
-        count => format!("{message} ({} more hosts are {what})", count - 1),
+        count => format!("{message} ({} more {what})", counted(count - 1, "host")),
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// The first trouble among hosts in this state, by name of the host.

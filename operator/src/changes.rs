@@ -79,7 +79,10 @@ impl Change {
             })),
             Self::ApplyHostSpec { target, spec } => {
                 let mut object = host_state(target.metadata());
-                object["spec"] = json!(spec);
+                let HostStateSpec { topologies } = spec;
+                // Written even where it is empty: an apply that gives up the last field of `spec` leaves null there,
+                // which the schema refuses.
+                object["spec"] = json!({ "topologies": topologies });
                 object
             }
             Self::DeleteHostState { target } => json!({
@@ -168,4 +171,17 @@ fn host_change(view: &ClusterView, name: &str, resolved: &HostResolution, now: T
 
 fn host_state(metadata: Value) -> Value {
     json!({ "apiVersion": "lamina.dev/v1alpha1", "kind": "HostState", "metadata": metadata, "spec": {} })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_spec_still_names_its_list() {
+        let target = Target { name: "h".to_owned(), uid: "u".to_owned(), resource_version: "7".to_owned() };
+        let body = Change::ApplyHostSpec { target, spec: HostStateSpec::default() }.body();
+        assert_eq!(body["spec"], json!({ "topologies": [] }));
+        assert_eq!(body["metadata"], json!({ "name": "h", "uid": "u", "resourceVersion": "7" }));
+    }
 }

@@ -36,7 +36,7 @@ fn every_host_verified_is_ready() {
     let hosts = status.hosts.expect("counts");
     assert_eq!((hosts.selected, hosts.updated, hosts.ready), (3, 3, 3));
     assert!(status.conditions.iter().all(|condition| condition.observed_generation == 1));
-    assert_eq!(status.conditions[0].message, "1 slices and 0 services run as asked on 3 of 3 hosts (generation 1)");
+    assert_eq!(status.conditions[0].message, "1 slice and 0 services as asked on 3 of 3 hosts (generation 1)");
 }
 
 #[test]
