@@ -1,4 +1,5 @@
 //! What the tests of the API lane share: one control plane per test program, and requests with their warnings.
+#![allow(dead_code, reason = "each test program uses its part of what they share")]
 
 use std::path::Path;
 
@@ -52,12 +53,37 @@ impl Answer {
 pub async fn ask(client: &Client, method: &str, path: &str, content_type: &str, body: &str) -> Result<Answer> {
     let request = Request::builder().method(method).uri(path).header("content-type", content_type);
     let request = request.body(Body::from(body.as_bytes().to_vec())).context("writing a request")?;
-    let response = client.send(request).await.with_context(|| format!("asking {method} {path}"))?;
+    send(client, request).await
+}
+
+async fn send(client: &Client, request: Request<Body>) -> Result<Answer> {
+    let what = format!("{} {}", request.method(), request.uri());
+    let response = client.send(request).await.with_context(|| format!("asking {what}"))?;
     let status = response.status().as_u16();
     let warnings = response.headers().get_all("warning").iter();
     let warnings = warnings.map(|warning| String::from_utf8_lossy(warning.as_bytes()).into_owned()).collect();
     let bytes = response.into_body().collect_bytes().await.context("reading an answer")?;
     Ok(Answer { status, warnings, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+}
+
+/// Sends one request in somebody else's name: what an administrator may do, and a thief with stolen rights tries.
+pub async fn ask_as(
+    client: &Client,
+    caller: &[(&str, &str)],
+    method: &str,
+    path: &str,
+    object: &Value,
+) -> Result<Answer> {
+    let content_type = match method {
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    let mut request = Request::builder().method(method).uri(path).header("content-type", content_type);
+    for (name, value) in caller {
+        request = request.header(*name, *value);
+    }
+    let body = if method == "DELETE" { Vec::new() } else { object.to_string().into_bytes() };
+    send(client, request.body(Body::from(body)).context("writing a request")?).await
 }
 
 /// Creates an object with strict validation.
