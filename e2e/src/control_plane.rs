@@ -155,7 +155,7 @@ impl ControlPlane {
 
     /// A kubeconfig for somebody inside a guest.
     pub fn guest_kubeconfig(&self, credential: Credential) -> Result<Kubeconfig> {
-        let server = format!("https://{GUEST_ADDRESS}:{}", self.ports.api);
+        let server = format!("https://{}", crate::host::machine::API_SERVER);
         Ok(Kubeconfig { server, authority: self.authority()?, credential })
     }
 

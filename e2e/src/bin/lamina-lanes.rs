@@ -164,6 +164,7 @@ impl Step {
         let mut child = Command::new(program)
             .args(rest)
             .current_dir(workspace())
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
