@@ -6,7 +6,13 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lamina_e2e::{
     cache::Cache,
-    host::{Host, Layout, frame::Kind, machine::Machine, quoted, snapshot},
+    host::{
+        Host, Layout,
+        frame::Kind,
+        keeper::{self, Start},
+        machine::Machine,
+        quoted, snapshot,
+    },
     image::{Suite, root},
     lab::{Lab, LabSpec},
     relay,
@@ -53,6 +59,12 @@ enum Verb {
         /// The port
         port: u16,
     },
+    /// Keep the machine of the current folder running until it is switched off
+    #[command(hide = true)]
+    Keep {
+        /// How it starts for the first time
+        start: Start,
+    },
 }
 
 #[derive(clap::Args)]
@@ -96,7 +108,9 @@ async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
         Verb::Status => status(&lab)?,
         Verb::Down => lab.take_down()?,
         Verb::Image(shape) => image(shape).await?,
-        Verb::Relay { port } => relay::relay(port)?,
+        // The guest would take what is said here for the server's words; the closed connection says enough.
+        Verb::Relay { port } => return Ok(relay::relay(port).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)),
+        Verb::Keep { start } => keeper::keep(&std::env::current_dir().context("finding the machine")?, start)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,9 @@
 //!
 //! Its name is the name it is called by. `NAME ask QUESTION` puts a question to the running `NAME`:
 //! `affinity`, `memory`, `env VARIABLE`, `allocate MEBIBYTES`, `spin SECONDS`. Answers are one line of JSON.
+//!
+//! Only the standard library is used: the program is part of every guest image. SIGTERM ends it, as it ends any program
+//! that does not mind; systemd counts that as a success.
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +18,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-use serde_json::{Value, json};
 
 /// Where the wish for threads comes from; the running example sets it to the CPUs of the service's slice.
 const THREADS: &str = "GOMAXPROCS";
@@ -38,28 +39,17 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Works until it is asked to terminate, and then ends with success.
+/// Works until it is ended.
 fn serve(name: &str) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        start(name)?;
-        println!("{name} serves");
-        terminated.recv().await;
-        println!("{name} ends");
-        // Returning would wait for threads that serve for ever.
-        std::process::exit(0)
-    })
-}
-
-fn start(name: &str) -> io::Result<()> {
     allocate(FIRST_MEMORY);
     let wished = env::var(THREADS).ok().and_then(|count| count.parse().ok()).unwrap_or(2);
     for number in 0..wished {
         named(format!("worker-{number}"), idle)?;
     }
     let listener = listener(name)?;
-    named("listener".to_owned(), move || accept(&listener))
+    println!("{name} serves");
+    accept(&listener);
+    Ok(())
 }
 
 fn named(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -106,39 +96,49 @@ fn answer(client: UnixStream) -> io::Result<()> {
     writeln!(&client, "{answer}")
 }
 
-fn reply(question: &str) -> io::Result<Value> {
+fn reply(question: &str) -> io::Result<String> {
     let (word, rest) = question.split_once(' ').unwrap_or((question, ""));
     Ok(match word {
         "affinity" => affinity()?,
         "memory" => memory(&fs::read_to_string("/proc/self/numa_maps")?),
-        "env" => json!({ "name": rest, "value": env::var(rest).ok() }),
-        "allocate" => json!({ "mebibytes": allocate(rest.parse().unwrap_or(0)) }),
-        "spin" => json!({ "rounds": spin(Duration::from_secs(rest.parse().unwrap_or(0))) }),
-        unknown => json!({ "error": format!("{unknown} is no question; ask affinity, memory, env, allocate or spin") }),
+        "env" => format!(
+            "{{\"name\":{rest:?},\"value\":{}}}",
+            env::var(rest).map_or("null".to_owned(), |value| format!("{value:?}"))
+        ),
+        "allocate" => format!("{{\"mebibytes\":{}}}", allocate(rest.parse().unwrap_or(0))),
+        "spin" => format!("{{\"rounds\":{}}}", spin(Duration::from_secs(rest.parse().unwrap_or(0)))),
+        unknown => format!(
+            "{{\"error\":\"no question\",\"asked\":{unknown:?},\"known\":[\"affinity\",\"memory\",\"env\",\"allocate\",\"spin\"]}}"
+        ),
     })
 }
 
 /// The CPUs and memory nodes that each thread of this process may use.
-fn affinity() -> io::Result<Value> {
+fn affinity() -> io::Result<String> {
     let mut threads = Vec::new();
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?;
         // A thread that ended meanwhile uses nothing.
         let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
-        let field =
-            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
-        threads.push(json!({
-            "thread": task.file_name().to_string_lossy(),
-            "name": field("Name:"),
-            "cpus": field("Cpus_allowed_list:"),
-            "nodes": field("Mems_allowed_list:"),
-        }));
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map_or(String::new(), |value| value.trim().to_owned())
+        };
+        threads.push(format!(
+            "{{\"thread\":{},\"name\":{:?},\"cpus\":{:?},\"nodes\":{:?}}}",
+            field("Pid:"),
+            field("Name:"),
+            field("Cpus_allowed_list:"),
+            field("Mems_allowed_list:"),
+        ));
     }
-    Ok(json!({ "process": std::process::id(), "threads": threads }))
+    Ok(format!("{{\"process\":{},\"threads\":[{}]}}", std::process::id(), threads.join(",")))
 }
 
 /// How many pages lie on which node, and how many mappings have which policy.
-fn memory(maps: &str) -> Value {
+fn memory(maps: &str) -> String {
     let mut pages: BTreeMap<String, u64> = BTreeMap::new();
     let mut policies: BTreeMap<String, u64> = BTreeMap::new();
     for line in maps.lines() {
@@ -151,7 +151,7 @@ fn memory(maps: &str) -> Value {
             *pages.entry(node.to_owned()).or_default() += count.parse::<u64>().unwrap_or(0);
         }
     }
-    json!({ "pages": pages, "policies": policies })
+    format!("{{\"pages\":{pages:?},\"policies\":{policies:?}}}")
 }
 
 /// Touches every page of so many MiB, keeps them, and tells how many MiB are kept now.
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn pages_are_counted_by_node_and_policy() {
         let maps = "55d0 default file=/bin/x mapped=3 N0=2 N1=1 kernelpagesize_kB=4\n7ff0 bind:1 anon=4 N1=4\n";
-        let expected = json!({ "pages": { "0": 2, "1": 5 }, "policies": { "bind:1": 1, "default": 1 } });
+        let expected = r#"{"pages":{"0": 2, "1": 5},"policies":{"bind:1": 1, "default": 1}}"#;
         assert_eq!(memory(maps), expected);
     }
 }

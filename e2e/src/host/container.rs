@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Seek},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -115,11 +116,13 @@ impl Host for NspawnHost {
         let described = format!("commanding host {}", self.name);
         let seconds = limit.as_secs().to_string();
         let mut command = self.inside(&["timeout", "--kill-after=5", &seconds, "/bin/bash", "-c", script]);
-        let output = command.stdin(Stdio::null()).output().await.context(described)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = std::os::unix::process::ExitStatusExt::signal(&output.status).map_or(0, |signal| -i64::from(signal));
-        let code = output.status.code().map_or(code, i64::from);
-        Ok(Output { stdout: text(&output.stdout), stderr: text(&output.stderr), code })
+        // Files, not pipes: what a script leaves running would keep a pipe open, and the end waiting.
+        let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        let status = command.status().await.context(described)?;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status).map_or(0, |signal| -i64::from(signal));
+        let code = status.code().map_or(signal, i64::from);
+        Ok(Output { stdout: content(stdout)?, stderr: content(stderr)?, code })
     }
 
     async fn put(&self, path: &str, mode: u32, content: Vec<u8>) -> Result<()> {
@@ -148,6 +151,12 @@ impl Host for NspawnHost {
         }
         Ok(output.stdout)
     }
+}
+
+fn content(mut file: fs::File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context("reading what a command wrote")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn arguments(root: &Path, machine: &str, programs: &Path) -> Vec<String> {

@@ -15,12 +15,13 @@ use crate::{
     host::{
         Host, Layout, Lifetime, Output, PATIENCE,
         channel::{Channel, Listener},
+        keeper::{self, Order, Start},
         machine::{self, Machine},
         process::{Process, ProcessId},
         quoted, snapshot,
     },
     image::Suite,
-    program::output_of,
+    program::{self, output_of},
 };
 
 /// What is known about a guest, in its folder, for programs that come later.
@@ -69,10 +70,7 @@ impl HostSpec {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     spec: HostSpec,
-    system: PathBuf,
-    /// Without the saved state: how the machine starts after a power cut.
-    arguments: Vec<String>,
-    process: ProcessId,
+    keeper: ProcessId,
 }
 
 /// A running emulated machine.
@@ -91,9 +89,9 @@ impl QemuHost {
         let disk = folder.join(machine::DISK);
         output_of(Command::new("cp").arg("--sparse=always").arg(&snapshot.disk).arg(&disk)).await?;
         let arguments = [snapshot.arguments, machine::network(spec.api_port)?].concat();
-        let restored = [arguments.as_slice(), &["-loadvm".to_owned(), snapshot::STATE.to_owned()]].concat();
-        let process = Process::start(&snapshot.system, &restored, folder, snapshot::LOG, spec.lifetime)?;
-        let record = Record { spec, system: snapshot.system, arguments, process: process.id().clone() };
+        Order { system: snapshot.system, arguments }.save(folder)?;
+        let process = start_keeper(folder, Start::Restore, spec.lifetime)?;
+        let record = Record { spec, keeper: process.id().clone() };
         let mut host = Self { folder: folder.to_owned(), channel: Channel::new(folder), record, process };
         host.save_record()?;
         host.wait_answering().await?;
@@ -106,7 +104,7 @@ impl QemuHost {
         let path = folder.join(RECORD);
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let record: Record = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        let process = Process::attach(record.process.clone());
+        let process = Process::attach(record.keeper.clone());
         Ok(Self { folder: folder.to_owned(), channel: Channel::new(folder), record, process })
     }
 
@@ -115,7 +113,7 @@ impl QemuHost {
         &self.record.spec
     }
 
-    /// The emulator's process.
+    /// The process that keeps the machine running; the emulator ends with it.
     pub fn process(&self) -> &ProcessId {
         self.process.id()
     }
@@ -145,12 +143,14 @@ impl QemuHost {
     /// Restarts the host as `systemctl reboot` does, and waits until it has booted.
     pub async fn reboot(&mut self) -> Result<()> {
         let before = self.boot_id().await?;
-        self.run("systemctl --no-block reboot").await?;
+        // The host may be gone before it can tell how the command ended.
+        let _ = self.exec("systemctl --no-block reboot", PATIENCE).await;
         let begin = Instant::now();
         while self.boot_id().await.ok().is_none_or(|now| now == before) {
             if begin.elapsed() > snapshot::BOOT {
                 bail!("host {} does not come back from its reboot", self.record.spec.name);
             }
+            tokio::time::sleep(Duration::from_millis(200)).await;
             self.wait_answering().await?;
         }
         self.wait_booted().await.map(drop)
@@ -158,14 +158,14 @@ impl QemuHost {
 
     /// Cuts the power.
     pub fn cut_power(&mut self) -> Result<()> {
-        self.process.kill().with_context(|| format!("cutting the power of host {}", self.record.spec.name))
+        let cut = self.process.kill().and_then(|()| keeper::end_emulator(&self.folder));
+        cut.with_context(|| format!("cutting the power of host {}", self.record.spec.name))
     }
 
     /// Starts the host from its disk, as it was when the power was cut, and waits until it has booted.
     pub async fn power_on(&mut self) -> Result<()> {
-        let Record { spec, system, arguments, process: _ } = &self.record;
-        self.process = Process::start(system, arguments, &self.folder, snapshot::LOG, spec.lifetime)?;
-        self.record.process = self.process.id().clone();
+        self.process = start_keeper(&self.folder, Start::Boot, self.record.spec.lifetime)?;
+        self.record.keeper = self.process.id().clone();
         self.save_record()?;
         self.wait_answering().await?;
         self.wait_booted().await.map(drop)
@@ -229,6 +229,23 @@ impl Host for QemuHost {
     async fn get(&self, path: &str) -> Result<Vec<u8>> {
         self.channel.get(path).await.with_context(|| format!("on host {}", self.record.spec.name))
     }
+}
+
+impl Drop for QemuHost {
+    fn drop(&mut self) {
+        if self.process.lifetime() == Lifetime::Tethered {
+            let _ = self.cut_power();
+        }
+    }
+}
+
+fn start_keeper(folder: &Path, start: Start, lifetime: Lifetime) -> Result<Process> {
+    let start = match start {
+        Start::Restore => "restore",
+        Start::Boot => "boot",
+    };
+    let arguments = ["keep", start].map(ToOwned::to_owned);
+    Process::start(&program::built("lamina-lab")?, &arguments, folder, snapshot::LOG, lifetime)
 }
 
 /// Random bytes of this machine, as hexadecimal digits.

@@ -45,7 +45,8 @@ impl Machine {
     /// The arguments without the network: everything a snapshot depends on.
     pub fn arguments(&self, qemu: &Qemu, disk: &Disk) -> Result<Vec<String>> {
         let mut arguments = words(
-            "-M pc -accel tcg,thread=multi -cpu qemu64,+rdrand -nodefaults -no-user-config -display none -rtc base=utc",
+            "-M pc -accel tcg,thread=multi -cpu qemu64,+rdrand -nodefaults -no-user-config -display none -rtc base=utc \
+             -action reboot=shutdown",
         );
         for folder in &qemu.firmware {
             arguments.extend(["-L".to_owned(), text(folder)?.to_owned()]);

@@ -111,6 +111,11 @@ impl Process {
         &self.id
     }
 
+    /// Whether it ends with this program; one that another program started does not.
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
     /// Whether it still runs; one of our own that has ended is collected.
     pub fn is_alive(&mut self) -> bool {
         match &mut self.child {

@@ -2,21 +2,20 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
     cache::Cache,
     host::{
         Lifetime,
-        channel::{self, Channel},
+        channel::Channel,
         machine::{self, Machine},
+        monitor::Monitor,
         process::Process,
         tail,
     },
@@ -115,46 +114,10 @@ pub async fn wait_answering(channel: &Channel, process: &mut Process, folder: &P
 
 fn save(folder: &Path) -> Result<()> {
     let mut monitor = Monitor::open(folder)?;
-    monitor.tell(&json!({ "execute": "qmp_capabilities" }))?;
-    let save = json!({ "command-line": format!("savevm {STATE}") });
-    let said = monitor.tell(&json!({ "execute": "human-monitor-command", "arguments": save }))?;
-    // The command reports its errors as text and is silent when all went well.
-    if said.as_str().is_some_and(|text| !text.trim().is_empty()) {
-        bail!("saving the machine's state: {said}");
-    }
-    monitor.tell(&json!({ "execute": "quit" }))?;
+    monitor.save(STATE)?;
+    monitor.quit()?;
     for name in [LOG, machine::CONSOLE] {
         fs::remove_file(folder.join(name)).with_context(|| format!("removing {name}"))?;
     }
     Ok(())
-}
-
-/// The emulator's own control channel.
-struct Monitor {
-    stream: BufReader<std::os::unix::net::UnixStream>,
-}
-
-impl Monitor {
-    fn open(folder: &Path) -> Result<Self> {
-        let stream = channel::connect(folder, machine::MONITOR)?;
-        stream.set_read_timeout(Some(BOOT)).context("setting up the emulator's control channel")?;
-        Ok(Self { stream: BufReader::new(stream) })
-    }
-
-    /// Sends a command and gives its answer; greetings and events in between are of no interest.
-    fn tell(&mut self, command: &Value) -> Result<Value> {
-        let sent = writeln!(self.stream.get_mut(), "{command}");
-        sent.with_context(|| format!("telling the emulator {command}"))?;
-        loop {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).with_context(|| format!("waiting for the answer to {command}"))?;
-            let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("reading {line:?}"))?;
-            if let Some(error) = answer.get("error") {
-                bail!("the emulator refuses {command}: {error}");
-            }
-            if let Some(value) = answer.get_mut("return") {
-                return Ok(value.take());
-            }
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -77,20 +77,25 @@ fn settle(root: &Path) -> Result<()> {
 
 /// Masks a unit of the host below `root`, as `systemctl mask` does.
 pub fn mask(root: &Path, unit: &str) -> Result<()> {
-    let link = root.join("etc/systemd/system").join(unit);
-    if fs::symlink_metadata(&link).is_ok() {
-        fs::remove_file(&link).with_context(|| format!("replacing {}", link.display()))?;
-    }
+    let path = format!("etc/systemd/system/{unit}");
+    remove(root, &path)?;
+    let link = root.join(path);
     std::os::unix::fs::symlink("/dev/null", &link).with_context(|| format!("masking {unit} in {}", root.display()))
 }
 
 /// Writes a file of the host below `root`. An older file is replaced, not changed: its content may be shared.
 pub fn write(root: &Path, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+    remove(root, path)?;
     let target = root.join(path);
-    if fs::symlink_metadata(&target).is_ok() {
-        fs::remove_file(&target).with_context(|| format!("replacing {}", target.display()))?;
-    }
     fs::write(&target, content).with_context(|| format!("writing {}", target.display()))
+}
+
+/// Removes a file of the host below `root`, if it is there.
+pub fn remove(root: &Path, path: &str) -> Result<()> {
+    match fs::remove_file(root.join(path)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("removing {path}")),
+        _ => Ok(()),
+    }
 }
 
 /// Creates a folder of the host below `root`, with its parents.
