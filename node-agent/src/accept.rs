@@ -187,3 +187,6 @@ fn body(content: &[u8]) -> Option<Value> {
     let whole = format!("{first}\n") == checksum_line(body.as_bytes());
     if whole { serde_json::from_str(body).ok() } else { None }
 }
+
+#[cfg(test)]
+mod tests;

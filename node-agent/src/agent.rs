@@ -122,7 +122,10 @@ struct Task {
 
 impl Task {
     fn generation(&self) -> i64 {
-        self.object.as_ref().map_or(self.accepted.generation, |object| object.generation)
+        let Some(object) = &self.object else { return self.accepted.generation };
+        // A lagging replica may show an older object than the one that is followed.
+        let followed = if object.uid == self.accepted.uid { self.accepted.generation } else { object.generation };
+        object.generation.max(followed)
     }
 }
 

@@ -66,6 +66,7 @@ pub async fn converge(
     let mut work = Work::default();
     let first_pass = memory.passes == 0;
     let mut reloaded = false;
+    let mut last = Plan::default();
     for round in 0..MOST_ROUNDS {
         if !observe(host, desired, hardware, &mut work).await {
             return work;
@@ -81,11 +82,26 @@ pub async fn converge(
         if plan.steps.is_empty() || !work.problems.is_empty() || is_stuck(memory, &plan, reloaded, now, &mut work) {
             return work;
         }
+        if plan == last {
+            work.problems.push(unmoved(&plan));
+            return work;
+        }
         reloaded |= plan.steps.iter().any(|step| step.effect == Effect::Reload);
         take(apply(&plan, host).await, &plan, &mut work);
+        last = plan;
     }
     work.problems.push(format!("the host does not settle: {MOST_ROUNDS} rounds of changes were not enough"));
     work
+}
+
+/// What is found just as it was, although it was changed without an error.
+fn unmoved(plan: &Plan) -> String {
+    match plan.steps.iter().flat_map(|step| &step.findings).next() {
+        Some(Finding { object, subject, found, wanted, hand: _ }) => {
+            format!("{object}: {subject} stays {found} though {wanted} was set; look for what keeps it there")
+        }
+        None => "the same steps are left after they were taken".to_owned(),
+    }
 }
 
 /// Measures and judges; false if nothing can be decided.

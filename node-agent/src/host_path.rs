@@ -83,6 +83,12 @@ impl HostPath {
         self.name().starts_with('.') && self.name().ends_with(".lamina-new")
     }
 
+    /// The unit whose fragment was on its way under this name.
+    pub fn staged_unit(&self) -> Option<UnitName> {
+        let name = self.name().strip_prefix('.')?.strip_suffix(".lamina-new")?;
+        if self.directory().as_str() == UNIT_DIRECTORY { UnitName::new(name).ok() } else { None }
+    }
+
     /// The unit that a fragment, a drop-in or an enablement link belongs to by its name.
     pub fn unit(&self) -> Option<UnitName> {
         let directory = self.directory();

@@ -19,7 +19,7 @@ use crate::observed::ObservedHost;
 use crate::preflight::Held;
 use crate::property::Properties;
 
-pub use disk::{foreign_drop_ins, stale};
+pub use disk::{foreign_drop_ins, outranking, stale};
 pub use processes::{sits_in, waits_for_restart};
 pub use values::{Difference, Layer, differences};
 

@@ -83,7 +83,12 @@ fn entry_refusal(
     let absent = entry.slices.iter().find_map(|slice| not_present(slice, hardware));
     let top = entry.slices.iter().find(|slice| slice.cpus.is_none());
     let taken = || top.and_then(|slice| taken_name(topology, entry, &slice.unit, observed));
-    let blocked = || entry.files.keys().find_map(|path| foreign_kind(path, observed));
+    let blocked = || {
+        entry
+            .files
+            .keys()
+            .find_map(|path| linked_directory(&path.directory(), observed).or_else(|| foreign_kind(path, observed)))
+    };
     absent.or_else(taken).or_else(blocked)
 }
 
@@ -137,7 +142,9 @@ fn taken_name(
 ) -> Option<Refusal> {
     let fragment = HostPath::fragment(unit);
     let paths = [fragment.clone(), HostPath::drop_in(unit)];
+    let directory = HostPath::drop_in(unit).directory();
     let foreign = paths.iter().find_map(|path| foreign_file(topology, entry, path, observed));
+    let foreign = foreign.or_else(|| linked_directory(&directory, observed));
     let link = || foreign_link(unit, observed);
     let ours_on_disk = observed.files.contains_key(&fragment);
     foreign.or_else(link).or_else(|| vendor_unit(unit, observed.units.get(unit)?, ours_on_disk))
@@ -170,6 +177,14 @@ fn foreign_kind(path: &HostPath, observed: &ObservedHost) -> Option<Refusal> {
         ObservedFile::Other { what } => what.clone(),
     };
     Some(Refusal::new(Reason::ForeignFile, format!("{path} is {what}, not a file of Lamina's; remove it")))
+}
+
+/// A directory of ours that is a link leads to a place that is not ours.
+fn linked_directory(directory: &HostPath, observed: &ObservedHost) -> Option<Refusal> {
+    match observed.files.get(directory)? {
+        ObservedFile::Link { .. } => foreign_kind(directory, observed),
+        ObservedFile::Regular { .. } | ObservedFile::Other { .. } => None,
+    }
 }
 
 fn foreign_link(unit: &UnitName, observed: &ObservedHost) -> Option<Refusal> {
@@ -246,3 +261,6 @@ fn missing_need(service: &DesiredService, observed: &ObservedHost) -> Option<Ref
         Some(Refusal::new(Reason::EnvFileRejected, format!("{unit}: {path} {why}; {remedy}")))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,9 @@ use lamina_crds::{Hardware, HostStateStatus, TopologyName, UnitName};
 use crate::accept::Accepted;
 use crate::desired::{DesiredEntry, DesiredHost};
 use crate::health::{Health, PATIENCE};
+use crate::host_path::DROP_IN;
 use crate::observed::ObservedHost;
-use crate::plan::{Plan, foreign_drop_ins, waits_for_restart};
+use crate::plan::{Plan, foreign_drop_ins, outranking, waits_for_restart};
 use crate::preflight::{Held, OLDEST_SYSTEMD, Refusal};
 use crate::verify::{Verification, verify};
 
@@ -227,6 +228,7 @@ fn present_causes(
         refused.map(|refusal| Cause { stalled: needs_a_hand(refusal.reason) || late, ..Cause::stalled(refusal) }),
     );
     causes.extend(persistent(view, name));
+    causes.extend(entry.units().find_map(|unit| outranked(unit, observed)));
     let failing = entry.services.iter().filter(|service| view.health.failing.contains_key(&service.unit));
     causes.extend(failing.map(|service| failing_cause(&service.unit, observed, late)));
     causes.extend(work_causes(view, name, late));
@@ -271,6 +273,12 @@ fn work_causes(view: &View<'_>, name: &TopologyName, late: bool) -> Vec<Cause> {
 fn persistent(view: &View<'_>, name: &TopologyName) -> Option<Cause> {
     let (object, subject) = view.persistent.iter().find(|(object, _)| belongs(object, name))?;
     let message = format!("{object}: {subject} keeps being changed by somebody else; find out who, and stop it");
+    Some(Cause::passing(Reason::DriftPersists, message, true))
+}
+
+fn outranked(unit: &UnitName, observed: &ObservedHost) -> Option<Cause> {
+    let path = outranking(unit, observed).next()?;
+    let message = format!("{unit}: {path} outranks Lamina's settings; remove it, or give it a name before {DROP_IN}");
     Some(Cause::passing(Reason::DriftPersists, message, true))
 }
 

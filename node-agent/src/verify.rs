@@ -80,8 +80,8 @@ fn slice_faults(slice: &DesiredSlice, seen: &ObservedUnit, hardware: &Hardware) 
 }
 
 fn value_faults(unit: &UnitName, seen: &ObservedUnit, properties: &crate::property::Properties) -> Vec<String> {
-    if seen.kernel.is_empty() {
-        return vec![format!("{unit} has no cgroup that can be read")];
+    if seen.control_group.is_empty() {
+        return vec![format!("{unit} has no cgroup")];
     }
     let told = |difference: crate::plan::Difference| {
         let found = difference.found.map_or("nothing".to_owned(), |value| value.to_string());

@@ -6,7 +6,7 @@ use lamina_crds::UnitName;
 
 use super::{Class, Effect, Entry, Finding, Hand, Step};
 use crate::desired::{DesiredHost, TextDigests};
-use crate::host_path::{FILES, HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::host_path::{DROP_IN, FILES, HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
 use crate::property::Property;
 
@@ -16,7 +16,10 @@ pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
     if !entry.entry.is_present() {
         return Vec::new();
     }
-    let delivered = entry.entry.files.iter().filter_map(|(path, content)| write(entry.observed, None, path, content));
+    let own = |unit: &UnitName| HostPath::own_environment(entry.name, unit);
+    let held: BTreeSet<HostPath> = entry.held.units.keys().map(own).collect();
+    let delivered = entry.entry.files.iter().filter(|(path, _)| !held.contains(path));
+    let delivered = delivered.filter_map(|(path, content)| write(entry.observed, None, path, content));
     let slices = entry.entry.slices.iter().filter(|slice| entry.is_free(&slice.unit)).flat_map(|slice| {
         let files = [
             (HostPath::drop_in(&slice.unit), &slice.text.drop_in),
@@ -176,6 +179,16 @@ pub fn foreign_drop_ins<'a>(unit: &'a UnitName, observed: &'a ObservedHost) -> i
     let ours = HostPath::drop_in(unit);
     observed.files.keys().filter(move |path| {
         **path != ours && is_drop_in(path) && reaches(&path.directory(), unit) && !is_push(path, unit)
+    })
+}
+
+/// Those of the foreign drop-ins that come after ours and speak of a managed setting: after the next reload they win.
+pub fn outranking<'a>(unit: &'a UnitName, observed: &'a ObservedHost) -> impl Iterator<Item = &'a HostPath> {
+    foreign_drop_ins(unit, observed).filter(|path| {
+        let Some(ObservedFile::Regular { content }) = observed.files.get(*path) else { return false };
+        let text = String::from_utf8_lossy(content);
+        let managed = |line: &str| Property::ALL.iter().any(|property| line.trim_start().starts_with(property.key()));
+        path.name() > DROP_IN && text.lines().any(managed)
     })
 }
 

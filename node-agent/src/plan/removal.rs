@@ -16,8 +16,8 @@ pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
     let gone = entry.unwanted();
     let (slices, services): (Vec<_>, Vec<_>) = gone.into_iter().partition(|unit| unit.kind() == UnitKind::Slice);
     let services = in_reverse_start_order(entry, services);
-    let slices: Vec<UnitName> =
-        slices.into_iter().rev().filter(|slice| entry.is_empty_without(slice, &services)).collect();
+    // In order of name a slice comes before the one above it.
+    let slices: Vec<UnitName> = slices.into_iter().filter(|slice| entry.is_empty_without(slice, &services)).collect();
     let stops = services.iter().filter_map(|unit| entry.stop(unit));
     let slice_stops = slices.iter().filter_map(|unit| entry.stop(unit)).map(|step| step.after(services.clone()));
     let removals: Vec<Step> = services.iter().flat_map(|unit| entry.remove(unit)).collect();
@@ -35,7 +35,9 @@ pub(super) fn leftovers(entry: &Entry<'_>) -> Vec<Step> {
         is_delivered(path, entry.name) && ours && !wanted(path)
     });
     let staged = entry.observed.files.keys().filter(|path| {
-        path.is_staging() && (is_delivered(path, entry.name) || entry.is_drop_in_directory(&path.directory()))
+        let of_unit = path.staged_unit().is_some_and(|unit| unit.belongs_to(entry.name));
+        path.is_staging()
+            && (of_unit || is_delivered(path, entry.name) || entry.is_drop_in_directory(&path.directory()))
     });
     let mut steps: Vec<Step> = delivered.chain(staged).map(removal).collect();
     let own = HostPath::new(format!("{FILES}/{}", entry.name));

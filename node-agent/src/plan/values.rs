@@ -59,7 +59,7 @@ pub fn differences(seen: &ObservedUnit, properties: &Properties) -> Vec<Differen
         let as_asked = match kernel {
             Some(kernel) => *kernel == property.in_kernel(wanted),
             // Without a cgroup there is nothing to compare; without the file nothing limits.
-            None => seen.kernel.is_empty() || is_unset(*property, wanted),
+            None => seen.control_group.is_empty() || is_unset(*property, wanted),
         };
         if as_asked { None } else { differing(Layer::Kernel, kernel) }
     });
