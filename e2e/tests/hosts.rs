@@ -8,7 +8,7 @@ use std::{
 
 use lamina_e2e::{
     cache::Cache,
-    host::{Host, HostSpec, NspawnHost, QemuHost, scratch::Scratch},
+    host::{Host, HostSpec, NspawnHost, QemuHost, process::ProcessId, scratch::Scratch},
     image::Suite,
 };
 
@@ -177,9 +177,9 @@ async fn boots_natively(suite: Suite) {
     host.run("systemd-run -q --wait /opt/orchestrator/bin/router ask nothing || true").await.unwrap();
     assert!(host.run("ip -o link | grep -v ' lo:'").await.is_err(), "a container has a network");
     assert_commands_tell_how_they_ended(&host).await;
-    let leader = format!("/proc/{}", host.leader());
+    let leader = ProcessId::of(host.leader()).unwrap();
     drop(host);
-    assert!(!std::path::Path::new(&leader).exists(), "a dropped container lives on");
+    assert!(!leader.is_alive(), "a dropped container lives on");
 }
 
 #[tokio::test]

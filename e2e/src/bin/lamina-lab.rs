@@ -1,6 +1,12 @@
 //! The harness as a program: brings up hosts to play with, runs commands in them, takes them down again.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -46,6 +52,15 @@ enum Verb {
         /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// Copy a file of this machine into a host
+    Put {
+        /// The host's name, such as host-1
+        host: String,
+        /// The file on this machine
+        file: PathBuf,
+        /// Its path in the host
+        path: String,
     },
     /// Show what runs
     Status,
@@ -105,6 +120,7 @@ async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
     match verb {
         Verb::Up(shape) => up(&lab, shape).await?,
         Verb::Exec { host, limit, command } => return exec(&lab, &host, Duration::from_secs(limit), &command).await,
+        Verb::Put { host, file, path } => put(&lab, &host, &file, &path).await?,
         Verb::Status => status(&lab)?,
         Verb::Down => lab.take_down()?,
         Verb::Image(shape) => image(shape).await?,
@@ -144,6 +160,12 @@ async fn exec(lab: &Lab, host: &str, limit: Duration, command: &[String]) -> Res
     // Shells report a signal as 128 and its number.
     let code = if code < 0 { 128 - code } else { code };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+async fn put(lab: &Lab, host: &str, file: &Path, path: &str) -> Result<()> {
+    let content = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let mode = std::fs::metadata(file).with_context(|| format!("reading {}", file.display()))?.permissions().mode();
+    lab.host(host)?.put(path, mode & 0o777, content).await
 }
 
 fn status(lab: &Lab) -> Result<()> {

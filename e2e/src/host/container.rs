@@ -178,6 +178,8 @@ fn arguments(root: &Path, machine: &str, programs: &Path) -> Vec<String> {
         "--machine",
         machine,
         &programs,
+        // What follows is a container's kernel command line. Kernel variables are this machine's, and not ours to set.
+        "systemd.mask=systemd-sysctl.service",
     ]
     .map(ToOwned::to_owned)
     .to_vec()
