@@ -8,7 +8,7 @@ use lamina_crds::slice_topology::{HostCounts, HostTrouble};
 use lamina_crds::{SliceTopologySpec, SliceTopologyStatus, TopologyName};
 
 use crate::check::Violation;
-use crate::liveness::{SILENCE, liveness};
+use crate::liveness::{Liveness, SILENCE, liveness};
 use crate::resolve::{Outcome, Resolution};
 use crate::standing::{Facts, Standing, StandingState, Strength, Updated};
 use crate::view::{ClusterView, HostStateView, Life, Refusal, TopologyView};
@@ -31,7 +31,7 @@ pub fn aggregate(
         (Err(refusal), Life::Stays) => (refused(refusal), None, Vec::new()),
         (Ok((name, spec)), Life::Stays) => {
             let standings = standings(view, topology, name, resolution, violations, now);
-            if must_wait(view, topology, now) {
+            if must_wait(view, topology, resolution.selected(name).map(|(host, _)| host), now) {
                 return topology.status.clone();
             }
             let placed = placed(resolution, name);
@@ -43,11 +43,21 @@ pub fn aggregate(
 }
 
 /// Whether this process has watched too briefly to contradict a status that names silent agents.
-fn must_wait(view: &ClusterView, topology: &TopologyView, now: Timestamp) -> bool {
+fn must_wait<'a>(
+    view: &ClusterView,
+    topology: &TopologyView,
+    mut selected: impl Iterator<Item = &'a String>,
+    now: Timestamp,
+) -> bool {
     let status = &topology.status;
     let names_silent = status.hosts.is_some_and(|hosts| hosts.offline > 0);
     let watched_briefly = view.watching_since.checked_add(SILENCE).is_ok_and(|enough| now < enough);
-    names_silent && watched_briefly && status.observed_generation == topology.generation
+    let is_unjudged = |host: &String| {
+        let host = view.hosts.get(host);
+        host.is_some_and(|host| liveness(host, view.watching_since, now) == Liveness::Unjudged)
+    };
+    let same_generation = status.observed_generation == topology.generation;
+    same_generation && names_silent && watched_briefly && selected.any(is_unjudged)
 }
 
 fn standings(

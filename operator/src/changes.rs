@@ -37,6 +37,12 @@ pub enum Change {
         /// All entries of the host.
         spec: HostStateSpec,
     },
+    /// Take the last entries out of the spec of a HostState (merge patch), if it is still as it was seen. Its own verb:
+    /// a server-side apply of an empty list leaves a null spec, which the schema refuses (seen on Kubernetes 1.37).
+    EmptyHostSpec {
+        /// The HostState as it was seen.
+        target: Target,
+    },
     /// Delete a HostState, if it is still the one that was seen. "Gone" is success.
     DeleteHostState {
         /// The HostState as it was seen.
@@ -79,12 +85,10 @@ impl Change {
             })),
             Self::ApplyHostSpec { target, spec } => {
                 let mut object = host_state(target.metadata());
-                let HostStateSpec { topologies } = spec;
-                // Written even where it is empty: an apply that gives up the last field of `spec` leaves null there,
-                // which the schema refuses.
-                object["spec"] = json!({ "topologies": topologies });
+                object["spec"] = json!(spec);
                 object
             }
+            Self::EmptyHostSpec { target } => json!({ "metadata": target.metadata(), "spec": { "topologies": [] } }),
             Self::DeleteHostState { target } => json!({
                 "preconditions": { "uid": target.uid, "resourceVersion": target.resource_version },
             }),
@@ -100,7 +104,9 @@ impl Change {
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::CreateHostState { host } => Some(host),
-            Self::ApplyHostSpec { target, spec: _ } | Self::DeleteHostState { target } => Some(&target.name),
+            Self::ApplyHostSpec { target, spec: _ }
+            | Self::EmptyHostSpec { target }
+            | Self::DeleteHostState { target } => Some(&target.name),
             Self::SetFinalizers { .. } => None,
         }
     }
@@ -110,6 +116,7 @@ impl Change {
         match self {
             Self::CreateHostState { host } => format!("create HostState {host}"),
             Self::ApplyHostSpec { target, spec: _ } => format!("apply the spec of HostState {}", target.name),
+            Self::EmptyHostSpec { target } => format!("empty the spec of HostState {}", target.name),
             Self::DeleteHostState { target } => format!("delete HostState {}", target.name),
             Self::SetFinalizers { target, finalizers: _ } => {
                 format!("set the finalizers of SliceTopology {}", target.name)
@@ -159,6 +166,9 @@ fn host_change(view: &ClusterView, name: &str, resolved: &HostResolution, now: T
         return (!resolved.outcomes.is_empty()).then(|| Change::CreateHostState { host: name.to_owned() });
     };
     let target = state.target.clone();
+    if resolved.entries != state.entries && resolved.entries.is_empty() {
+        return Some(Change::EmptyHostSpec { target });
+    }
     if resolved.entries != state.entries {
         let topologies = resolved.entries.values().cloned().collect();
         return Some(Change::ApplyHostSpec { target, spec: HostStateSpec { topologies } });
@@ -178,10 +188,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_spec_still_names_its_list() {
+    fn emptying_a_spec_is_a_merge_patch_of_the_very_object() {
         let target = Target { name: "h".to_owned(), uid: "u".to_owned(), resource_version: "7".to_owned() };
-        let body = Change::ApplyHostSpec { target, spec: HostStateSpec::default() }.body();
-        assert_eq!(body["spec"], json!({ "topologies": [] }));
-        assert_eq!(body["metadata"], json!({ "name": "h", "uid": "u", "resourceVersion": "7" }));
+        let body = Change::EmptyHostSpec { target }.body();
+        let metadata = json!({ "name": "h", "uid": "u", "resourceVersion": "7" });
+        assert_eq!(body, json!({ "metadata": metadata, "spec": { "topologies": [] } }));
     }
 }

@@ -127,10 +127,15 @@ impl Cluster for KubeCluster {
                     Err(error) => Err(error),
                 }
             }
-            Change::SetFinalizers { target, finalizers: _ } => {
-                let manager = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            Change::EmptyHostSpec { target } => {
                 let patch = Patch::Merge(body);
-                raw(&attempt, answer(&attempt, self.topologies.patch(&target.name, &manager, &patch)).await?).map(Some)
+                raw(&attempt, answer(&attempt, self.host_states.patch(&target.name, &merging(), &patch)).await?)
+                    .map(Some)
+            }
+            Change::SetFinalizers { target, finalizers: _ } => {
+                let patch = Patch::Merge(body);
+                raw(&attempt, answer(&attempt, self.topologies.patch(&target.name, &merging(), &patch)).await?)
+                    .map(Some)
             }
         }
     }
@@ -170,6 +175,10 @@ impl KubeCluster {
 fn applying() -> PatchParams {
     let field_validation = Some(ValidationDirective::Strict);
     PatchParams { field_validation, ..PatchParams::apply(FIELD_MANAGER).force() }
+}
+
+fn merging() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn exactly(target: &Target) -> DeleteParams {

@@ -72,18 +72,23 @@ impl Memory {
     pub fn remember(&mut self, change: &Change, result: Option<RawObject>, now: Timestamp) {
         let (kind, name) = match change {
             Change::CreateHostState { host } => (Kind::HostState, host),
-            Change::ApplyHostSpec { target, spec: _ } | Change::DeleteHostState { target } => {
-                (Kind::HostState, &target.name)
-            }
+            Change::ApplyHostSpec { target, spec: _ }
+            | Change::EmptyHostSpec { target }
+            | Change::DeleteHostState { target } => (Kind::HostState, &target.name),
             Change::SetFinalizers { target, finalizers: _ } => (Kind::Topology, &target.name),
         };
         let result = match (change, result.map(Arc::new)) {
             (Change::CreateHostState { .. }, Some(object)) => Written::Created(object),
-            (Change::ApplyHostSpec { .. } | Change::SetFinalizers { .. }, Some(object)) => Written::Updated(object),
+            (
+                Change::ApplyHostSpec { .. } | Change::EmptyHostSpec { .. } | Change::SetFinalizers { .. },
+                Some(object),
+            ) => Written::Updated(object),
             (Change::DeleteHostState { target } | Change::SetFinalizers { target, .. }, _) => {
                 Written::Deleted { uid: target.uid.clone() }
             }
-            (Change::CreateHostState { .. } | Change::ApplyHostSpec { .. }, None) => return,
+            (Change::CreateHostState { .. } | Change::ApplyHostSpec { .. } | Change::EmptyHostSpec { .. }, None) => {
+                return;
+            }
         };
         self.writes.insert((kind, name.clone()), Write { at: now, result });
     }

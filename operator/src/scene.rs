@@ -300,7 +300,10 @@ impl Cluster for Scene {
                 self.host_states.insert(host.clone(), object.clone());
                 Some(raw(&object))
             }
-            Change::ApplyHostSpec { target, spec: _ } => {
+            Change::ApplyHostSpec { target: _, spec } if spec.topologies.is_empty() => {
+                return Err(ClusterError::Refused { attempt, message: "spec: Required value".to_owned() });
+            }
+            Change::ApplyHostSpec { target, .. } | Change::EmptyHostSpec { target } => {
                 self.guard(attempt.clone(), self.host_states.get(&target.name), target)?;
                 let object = self.host_states.get_mut(&target.name).expect("guarded");
                 object["spec"] = body["spec"].clone();

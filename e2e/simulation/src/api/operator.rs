@@ -138,6 +138,9 @@ fn perform(store: &mut super::Store, change: &Change) -> Result<Option<RawObject
             let entries = spec.topologies.iter().map(|entry| json!(entry)).collect();
             store.apply_entries(author, &target.name, &Precondition::of(target), entries).map(kept)
         }
+        Change::EmptyHostSpec { target } => {
+            store.apply_entries(author, &target.name, &Precondition::of(target), Vec::new()).map(kept)
+        }
         Change::DeleteHostState { target } => {
             match store.delete(author, Kind::HostState, &target.name, &Precondition::of(target)) {
                 Ok(()) | Err(WriteError::NotFound) => Ok(None),
