@@ -274,7 +274,9 @@ fn note_health(memory: &mut Memory, task: &Task, work: &Work, now: Timestamp) {
         let Some(seen) = observed.units.get(&service.unit) else { continue };
         let known = task.accepted.entries.get(name).is_some_and(|kept| !kept.reached_by.is_empty());
         let tried = work.started.contains(&service.unit);
-        memory.health.note(&service.unit, seen, tried, fresh && known && !tried, now);
+        // Drift that is healed at once is no news: what ran well before and is started again is believed again.
+        let trusted = known && if tried { memory.health.has_settled(&service.unit, now) } else { fresh };
+        memory.health.note(&service.unit, seen, tried, trusted, now);
     }
 }
 

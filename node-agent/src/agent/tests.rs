@@ -466,6 +466,7 @@ fn every_kind_of_drift_is_healed_and_told() {
         world.pass();
         world.pass();
         assert!(world.ready(), "{expected}: {:?}", world.told());
+        assert!(world.cluster.statuses.iter().all(is_ready), "healed drift leaves Ready as it is: {expected}");
         assert_eq!(world.notes().len(), 1, "{:?}", world.notes());
         assert!(world.notes()[0].contains(expected), "{:?}", world.notes());
         let restarted = world.host.invocations().iter().filter(|(name, now)| before[*name] != **now).count();
