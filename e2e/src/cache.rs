@@ -3,6 +3,8 @@
 //! An entry is a directory that appears complete or not at all. Two programs that need the same entry at once: one
 //! builds, the other waits for its lock.
 
+#![expect(clippy::disallowed_methods, reason = "the cache is files")]
+
 use std::{
     fs, io,
     os::fd::OwnedFd,

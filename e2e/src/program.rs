@@ -1,5 +1,7 @@
 //! Runs other programs and finds the ones that this workspace builds.
 
+#![expect(clippy::disallowed_methods, reason = "programs are files")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};

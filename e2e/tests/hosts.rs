@@ -1,5 +1,8 @@
 //! The test hosts themselves: they are what they claim to be, survive what hosts survive, and reach nobody.
 
+#![expect(clippy::disallowed_methods, reason = "times are measured")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener},

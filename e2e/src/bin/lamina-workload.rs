@@ -6,6 +6,8 @@
 //! Only the standard library is used: the program is part of every guest image. SIGTERM ends it, as it ends any program
 //! that does not mind; systemd counts that as a success.
 
+#![expect(clippy::disallowed_methods, reason = "it plays a service, and tells what the kernel gave it")]
+
 use std::{
     collections::BTreeMap,
     env, fs,

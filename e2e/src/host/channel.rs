@@ -1,5 +1,7 @@
 //! Talks to the program that answers inside a guest, over the sockets of the guest's virtio-serial ports.
 
+#![expect(clippy::disallowed_methods, reason = "requests are numbered by the clock")]
+
 use std::{
     io::{BufReader, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},

@@ -1,5 +1,7 @@
 //! A container with a real systemd as a host: native speed, no cgroup controllers, this machine's kernel.
 
+#![expect(clippy::disallowed_methods, reason = "containers are found in /proc and waited for")]
+
 use std::{
     fs,
     io::{Read, Seek},

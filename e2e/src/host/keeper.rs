@@ -2,6 +2,8 @@
 //!
 //! The emulator could reset the machine by itself, but one that runs its processors in parallel now and then dies of it.
 
+#![expect(clippy::disallowed_methods, reason = "what a keeper runs is a file")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Starts a host's process, either to die with its owner or to outlive it, and ends exactly that process again.
 
+#![expect(clippy::disallowed_methods, reason = "processes are found in /proc and waited for")]
+
 use std::{
     fs::{self, File},
     path::Path,

@@ -1,5 +1,7 @@
 //! Gives each host that dies with its owner a folder, and removes the folders of owners that died before they could.
 
+#![expect(clippy::disallowed_methods, reason = "folders are made and removed")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Boots a machine once and keeps its running state, so that every later host of the same kind answers in seconds.
 
+#![expect(clippy::disallowed_methods, reason = "snapshots are files, and boots are waited for")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

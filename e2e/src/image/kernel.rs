@@ -1,5 +1,7 @@
 //! Takes the kernel out of a root and makes the smallest initramfs that finds its disk and closes its network.
 
+#![expect(clippy::disallowed_methods, reason = "kernels are files")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Finds an emulator that runs current kernels: this machine's own, or a newer one unpacked beside it.
 
+#![expect(clippy::disallowed_methods, reason = "emulators are files")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Makes a suite's root file system from Debian packages: what disks are made of and what containers run.
 
+#![expect(clippy::disallowed_methods, reason = "roots are files")]
+
 use std::{
     fs::{self, OpenOptions},
     io::{ErrorKind, Write},
