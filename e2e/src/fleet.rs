@@ -68,6 +68,37 @@ impl Fleet {
         Ok(Self { folder, control_plane, hosts, operator: None, identities, client })
     }
 
+    /// A fleet that another program left running in `folder`.
+    pub async fn attach(folder: &Path) -> Result<Self> {
+        let control_plane = ControlPlane::attach(&folder.join("control-plane")).await?;
+        let client = control_plane.client().await?;
+        let identities = Identities::new(&control_plane.kubeconfig_admin(), NAMESPACE, RELEASE);
+        let hosts = attached_hosts(folder)?.into_iter().map(|host| (host.name().to_owned(), host)).collect();
+        Ok(Self {
+            folder: folder.to_owned(),
+            control_plane,
+            hosts,
+            operator: Operator::attach(folder),
+            identities,
+            client,
+        })
+    }
+
+    /// Ends every process that a fleet left running in `folder`; one that never came up is fine.
+    pub async fn take_down(folder: &Path) -> Result<()> {
+        for mut host in attached_hosts(folder)? {
+            host.cut_power()?;
+        }
+        if let Some(mut operator) = Operator::attach(folder) {
+            operator.kill()?;
+        }
+        match ControlPlane::attach(&folder.join("control-plane")).await {
+            Ok(mut control_plane) => control_plane.stop(),
+            // Without a record nothing was started that outlives its program.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// A client with an administrator's rights.
     pub fn client(&self) -> Client {
         self.client.clone()
@@ -224,6 +255,15 @@ impl Fleet {
         }
         text
     }
+}
+
+/// The hosts in `folder` by name; one whose start was interrupted has left no record.
+fn attached_hosts(folder: &Path) -> Result<Vec<QemuHost>> {
+    let folder = folder.join("hosts");
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| QemuHost::attach(path).ok()).collect())
 }
 
 /// The chart of this workspace.

@@ -1,8 +1,7 @@
-//! A lab: hosts, and a place for their control plane, in one folder; any number of labs live side by side.
+//! A lab: a control plane with Lamina on it and hosts that it manages, in one folder; any number of labs live side by side.
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -11,13 +10,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::Cache,
-    host::{HostSpec, Layout, Lifetime, QemuHost},
+    fleet::{Fleet, agent},
+    host::{
+        HostSpec, Layout, Lifetime, QemuHost,
+        process::{Process, ProcessId},
+    },
+    identity::Identity,
     image::Suite,
-    progress,
+    program, progress,
 };
 
 /// What a lab remembers about itself, in its folder.
 const RECORD: &str = "lab.json";
+
+/// The log of the process that renews the lab's tokens.
+const TENDER_LOG: &str = "tender.log";
 
 /// What a person asks a lab to be.
 #[derive(Clone, Debug)]
@@ -32,15 +39,16 @@ pub struct LabSpec {
     pub node_mebibytes: u32,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Record {
-    api_port: u16,
+    tender: Option<ProcessId>,
 }
 
 /// A lab on disk; what runs in it outlives this value and this program.
 #[derive(Clone, Debug)]
 pub struct Lab {
     folder: PathBuf,
+    name: String,
 }
 
 impl Lab {
@@ -49,7 +57,7 @@ impl Lab {
         if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
             bail!("{name:?} is no name for a lab; use letters, digits and dashes");
         }
-        Ok(Self { folder: state.join(name) })
+        Ok(Self { folder: state.join(name), name: name.to_owned() })
     }
 
     /// Where labs live by default: `lamina-lab` below `XDG_STATE_HOME` or `~/.local/state`.
@@ -57,6 +65,11 @@ impl Lab {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let base = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
         Ok(base.context("finding the lab: none of --state, XDG_STATE_HOME and HOME is set")?.join("lamina-lab"))
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The folder that holds everything of this lab.
@@ -69,82 +82,87 @@ impl Lab {
         self.folder.join(RECORD).is_file()
     }
 
-    /// Makes the lab's folder and chooses the port where its API server will listen.
-    pub fn create(&self) -> Result<()> {
+    /// Starts the control plane, installs Lamina, and boots the hosts with their agents.
+    pub async fn up(&self, cache: &Cache, spec: &LabSpec) -> Result<Fleet> {
         if self.exists() {
             bail!("the lab in {} is up already; take it down with `lamina-lab down`", self.folder.display());
         }
-        fs::create_dir_all(self.hosts_folder()).with_context(|| format!("creating {}", self.folder.display()))?;
-        let text = serde_json::to_string(&Record { api_port: free_port()? }).context("describing the lab")?;
-        fs::write(self.folder.join(RECORD), text).with_context(|| format!("writing {RECORD}"))
-    }
-
-    /// The loopback port that the hosts reach as their API server.
-    pub fn api_port(&self) -> Result<u16> {
-        let path = self.folder.join(RECORD);
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("no lab is up in {}; start one with `lamina-lab up`", self.folder.display()))?;
-        let Record { api_port } = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        Ok(api_port)
-    }
-
-    /// Starts the hosts, one after the other: they would only take the processors from each other.
-    pub async fn start_hosts(&self, cache: &Cache, spec: &LabSpec) -> Result<Vec<QemuHost>> {
+        fs::create_dir_all(&self.folder).with_context(|| format!("creating {}", self.folder.display()))?;
+        self.remember(&Record::default())?;
+        let what = "starting a control plane and installing Lamina with Helm";
+        let mut fleet = progress::during(what, Fleet::install(&self.folder, Lifetime::Detached)).await?;
         let LabSpec { hosts, suite, layout, node_mebibytes } = spec.clone();
-        let api_port = Some(self.api_port()?);
-        let mut started = Vec::new();
+        let labels = [("lamina.dev/role", "orchestrator")];
         for number in 1..=hosts {
             let name = format!("host-{number}");
-            let what = format!("starting {name} ({suite}, CPUs {layout})");
-            let folder = self.hosts_folder().join(&name);
-            fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-            let layout = layout.clone();
-            let spec = HostSpec { name, suite, layout, node_mebibytes, api_port, lifetime: Lifetime::Detached };
-            started.push(progress::during(&what, QemuHost::restore(cache, spec, &folder)).await?);
+            let what = format!("starting {name} ({suite}, CPUs {layout}) and its agent");
+            let (layout, lifetime) = (layout.clone(), Lifetime::Detached);
+            let spec = HostSpec { name, suite, layout, node_mebibytes, api_port: None, lifetime };
+            progress::during(&what, fleet.add_host(cache, spec, &labels)).await?;
         }
-        Ok(started)
+        progress::during("starting the operator", fleet.start_operator(Lifetime::Detached)).await?;
+        self.start_tender()?;
+        Ok(fleet)
     }
 
-    /// The hosts of the lab, by name.
-    pub fn hosts(&self) -> Result<Vec<QemuHost>> {
-        let folder = self.hosts_folder();
-        let entries = fs::read_dir(&folder).with_context(|| format!("listing the hosts in {}", folder.display()))?;
-        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        paths.sort();
-        // A host whose start was interrupted has left no record.
-        Ok(paths.iter().filter_map(|path| QemuHost::attach(path).ok()).collect())
+    /// The lab's fleet, as another program left it running.
+    pub async fn fleet(&self) -> Result<Fleet> {
+        if !self.exists() {
+            bail!("no lab is up in {}; start one with `lamina-lab up`", self.folder.display());
+        }
+        Fleet::attach(&self.folder).await
     }
 
     /// The host called `name`.
     pub fn host(&self, name: &str) -> Result<QemuHost> {
-        let api_port = self.api_port().map(drop);
-        api_port
-            .and_then(|()| QemuHost::attach(&self.hosts_folder().join(name)))
+        QemuHost::attach(&self.folder.join("hosts").join(name))
             .with_context(|| format!("the lab has no host {name}; `lamina-lab status` lists them"))
     }
 
-    /// Ends every host and removes the lab's folder; a lab that is not up is fine.
-    pub fn take_down(&self) -> Result<()> {
-        if self.hosts_folder().is_dir() {
-            for mut host in self.hosts()? {
-                host.cut_power()?;
+    /// Renews the tokens of the operator and of every agent before they end, until the lab is taken down.
+    pub async fn tend(&self) -> Result<()> {
+        let fleet = self.fleet().await?;
+        let agents = fleet.hosts.keys().cloned().map(Identity::Agent);
+        let identities: Vec<Identity> = [Identity::Operator].into_iter().chain(agents).collect();
+        let fleet = &fleet;
+        let deliver = |identity: Identity, token: String| async move {
+            match identity {
+                Identity::Agent(host) => agent::renew(fleet.host(&host)?, &token).await,
+                Identity::Operator => fleet.operator().context("the lab has an operator")?.renew(&token),
             }
+        };
+        fleet.identities().keep(&identities, deliver).await
+    }
+
+    /// Ends everything of the lab and removes its folder; a lab that is not up is fine.
+    pub async fn take_down(&self) -> Result<()> {
+        if let Some(tender) = self.record().tender.filter(ProcessId::is_alive) {
+            tender.kill()?;
         }
+        Fleet::take_down(&self.folder).await?;
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("removing {}", self.folder.display()))
             }
-            _ => Ok(()),
+            Err(_) | Ok(()) => Ok(()),
         }
     }
 
-    fn hosts_folder(&self) -> PathBuf {
-        self.folder.join("hosts")
+    fn start_tender(&self) -> Result<()> {
+        let state = self.folder.parent().and_then(Path::to_str).context("the lab's folder is text")?;
+        let words = ["--state", state, "--name", &self.name, "tend"].map(str::to_owned);
+        let program = program::built("lamina-lab")?;
+        let process = Process::start(&program, &words, &self.folder, TENDER_LOG, Lifetime::Detached)?;
+        self.remember(&Record { tender: Some(process.id().clone()) })
     }
-}
 
-/// A port that nobody listens on now; the API server takes it soon.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    Ok(listener.local_addr().context("looking for a free port")?.port())
+    fn record(&self) -> Record {
+        let text = fs::read(self.folder.join(RECORD)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn remember(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).context("describing the lab")?;
+        fs::write(self.folder.join(RECORD), text).with_context(|| format!("writing {RECORD}"))
+    }
 }

@@ -1,6 +1,7 @@
 //! The harness as a program: brings up hosts to play with, runs commands in them, takes them down again.
 
 use std::{
+    io::IsTerminal,
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -12,6 +13,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lamina_e2e::{
     cache::Cache,
+    demo::{self, Story},
+    fleet::example::HOST,
     host::{
         Host, Layout,
         frame::Kind,
@@ -24,7 +27,10 @@ use lamina_e2e::{
     relay,
 };
 
-/// Test hosts for Lamina: emulated machines with a real systemd.
+/// The name of the demo's lab.
+const DEMO: &str = "demo";
+
+/// Labs for Lamina: a real control plane, and emulated machines with a real systemd.
 #[derive(Parser)]
 #[command(name = "lamina-lab", version)]
 struct Arguments {
@@ -66,6 +72,21 @@ enum Verb {
     Status,
     /// End everything that `up` started, and forget it
     Down,
+    /// Run kubectl as an administrator of the lab
+    Kubectl {
+        /// kubectl's arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Print where the administrator's kubeconfig is
+    Kubeconfig,
+    /// Tell the story of one machine, from nothing
+    Demo(Shape),
+    /// Remove what an interrupted demo left
+    DemoDown,
+    /// Renew the tokens of a lab until it is taken down
+    #[command(hide = true)]
+    Tend,
     /// Build what `up` needs and is not cached yet
     Image(Shape),
     /// Connect standard input and output to a port of this machine (hosts reach their API server through it)
@@ -121,8 +142,13 @@ async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
         Verb::Up(shape) => up(&lab, shape).await?,
         Verb::Exec { host, limit, command } => return exec(&lab, &host, Duration::from_secs(limit), &command).await,
         Verb::Put { host, file, path } => put(&lab, &host, &file, &path).await?,
-        Verb::Status => status(&lab)?,
-        Verb::Down => lab.take_down()?,
+        Verb::Status => status(&lab).await?,
+        Verb::Down => lab.take_down().await?,
+        Verb::Kubectl { arguments } => return kubectl(&lab, &arguments).await,
+        Verb::Kubeconfig => println!("{}", lab.fleet().await?.control_plane.kubeconfig_admin().display()),
+        Verb::Demo(shape) => demo(&Lab::new(&state, DEMO)?, shape).await?,
+        Verb::DemoDown => Lab::new(&state, DEMO)?.take_down().await?,
+        Verb::Tend => lab.tend().await?,
         Verb::Image(shape) => image(shape).await?,
         // The guest would take what is said here for the server's words; the closed connection says enough.
         Verb::Relay { port } => return Ok(relay::relay(port).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)),
@@ -133,16 +159,47 @@ async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
 
 async fn up(lab: &Lab, shape: Shape) -> Result<()> {
     let (cache, spec) = (Cache::open()?, shape.lab()?);
-    lab.create()?;
-    let started = tokio::select! {
-        started = lab.start_hosts(&cache, &spec) => started.map(drop),
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("interrupted").and_then(|()| anyhow::bail!("interrupted")),
+    interruptible(lab, async { lab.up(&cache, &spec).await.map(drop) }).await?;
+    status(lab).await
+}
+
+/// Takes the lab down when the work fails or somebody presses Ctrl-C.
+async fn interruptible(lab: &Lab, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    if started.is_err() {
-        lab.take_down()?;
+    if outcome.is_err() {
+        lab.take_down().await?;
     }
-    started?;
-    status(lab)
+    outcome
+}
+
+/// Tells the story; on a terminal the lab stays until Ctrl-C, without one it goes at the end.
+async fn demo(lab: &Lab, shape: Shape) -> Result<()> {
+    let (cache, spec) = (Cache::open()?, shape.lab()?);
+    let told = async {
+        let mut story = Story::begin();
+        story.title("A machine with two NUMA nodes appears");
+        let mut fleet = lab.up(&cache, &spec).await?;
+        story.step(&format!("{} with {} CPUs and its agent run under Lamina's operator", HOST, spec.layout.cpus()));
+        demo::tell(&mut fleet, lab).await
+    };
+    interruptible(lab, told).await?;
+    if std::io::stdout().is_terminal() {
+        println!("\nCtrl-C removes everything.");
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+    }
+    lab.take_down().await
+}
+
+/// Runs kubectl as an administrator of the lab, with this terminal.
+async fn kubectl(lab: &Lab, arguments: &[String]) -> Result<ExitCode> {
+    let fleet = lab.fleet().await?;
+    let mut command = std::process::Command::new(fleet.control_plane.kubectl_path());
+    let status = command.args(arguments).env("KUBECONFIG", fleet.control_plane.kubeconfig_admin()).status();
+    let code = status.context("running kubectl")?.code();
+    Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
 async fn exec(lab: &Lab, host: &str, limit: Duration, command: &[String]) -> Result<ExitCode> {
@@ -168,13 +225,15 @@ async fn put(lab: &Lab, host: &str, file: &Path, path: &str) -> Result<()> {
     lab.host(host)?.put(path, mode & 0o777, content).await
 }
 
-fn status(lab: &Lab) -> Result<()> {
-    let port = lab.api_port()?;
-    println!("lab in {}, API server port {port}", lab.folder().display());
-    for mut host in lab.hosts()? {
+async fn status(lab: &Lab) -> Result<()> {
+    let mut fleet = lab.fleet().await?;
+    println!("lab {} in {}", lab.name(), lab.folder().display());
+    println!("{:14} https://127.0.0.1:{}", "API server", fleet.control_plane.port());
+    println!("{:14} {}", "kubeconfig", fleet.control_plane.kubeconfig_admin().display());
+    for (name, host) in &mut fleet.hosts {
         let state = if host.is_running() { "running" } else { "off" };
         let spec = host.spec();
-        println!("{:10} {state:8} {:9} CPUs {}", host.name(), spec.suite.name(), spec.layout);
+        println!("{name:14} {state}, {}, CPUs {}", spec.suite.name(), spec.layout);
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ use crate::{
 };
 
 const LOG: &str = "operator.log";
+/// Which process it is, for programs that come later.
+const RECORD: &str = "operator.json";
 
 /// A running operator.
 pub struct Operator {
@@ -43,7 +45,16 @@ impl Operator {
         let own = format!("--kubeconfig={}", kubeconfig.display());
         let arguments: Vec<String> = container.args.iter().flatten().map(expand).chain([own]).collect();
         let process = Process::start(&program::built("lamina-operator")?, &arguments, folder, LOG, lifetime)?;
+        let record = serde_json::to_vec(process.id()).context("describing the operator")?;
+        fs::write(folder.join(RECORD), record).with_context(|| format!("writing {RECORD}"))?;
         Ok(Self { folder: folder.to_owned(), process })
+    }
+
+    /// The operator that another program left running in `folder`, if there is one.
+    pub fn attach(folder: &Path) -> Option<Self> {
+        let record = fs::read(folder.join(RECORD)).ok()?;
+        let id = serde_json::from_slice(&record).ok()?;
+        Some(Self { folder: folder.to_owned(), process: Process::attach(id) })
     }
 
     /// Ends it as a power cut would.
