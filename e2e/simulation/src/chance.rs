@@ -39,6 +39,12 @@ pub fn draw(seed: u64) -> Draw {
         }
     }
     steps.extend(peace());
+    if author.exists {
+        // What waits for the next start would wait for ever.
+        author.wish.services.values_mut().for_each(|service| service.waits = false);
+        steps.push(Step::Apply("app", author.wish.clone()));
+    }
+    steps.push(Step::Settle);
     let outage = outage(&mut random);
     Draw { setting: Setting { hosts, seed, accidents: Vec::new(), outage, is_told: false }, steps }
 }
@@ -66,7 +72,6 @@ fn peace() -> Vec<Step> {
         steps.extend(hands.into_iter().chain(cpus).chain(others).map(|hand| Step::Hand(host.clone(), hand)));
         steps.push(Step::Role(host, "app"));
     }
-    steps.push(Step::Settle);
     steps
 }
 

@@ -198,6 +198,7 @@ fn hands() -> Vec<Scenario> {
             with(vec![
                 Hand::Stray(unit("app-router.service")),
                 Hand::Stick(unit("app-worker.service"), "0-7".parse().expect("a legal list")),
+                Hand::Stick(unit("app-api.service"), "0-7".parse().expect("a legal list")),
             ]),
         ),
         scenario(

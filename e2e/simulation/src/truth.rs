@@ -300,7 +300,9 @@ pub fn nodes_of_service(entry: &TopologyEntry, service: &ServiceEntry) -> Option
 /// Pushes of ours that were left behind on a host.
 pub fn leftovers(host: &SimulatedHost) -> Vec<String> {
     let pushed = host.disk.all().map(|(path, _)| path).filter(|path| path.starts_with(RUNTIME_CONTROL));
+    // A copy of the accepted state on its way is written over by the next one.
     let staged = host.disk.all().map(|(path, _)| path).filter(|path| path.ends_with(".lamina-new"));
+    let staged = staged.filter(|path| !path.starts_with("/var/lib/lamina/"));
     let files = pushed.filter(|path| path.ends_with(".conf") && !host.foreign.contains_key(*path));
     files.chain(staged).map(|path| format!("{path} was left behind")).collect()
 }

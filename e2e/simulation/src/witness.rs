@@ -30,6 +30,8 @@ pub struct Witness {
     cpus: BTreeMap<UnitName, CpuSet>,
     /// Every unit that was ever asked for.
     ours: BTreeSet<UnitName>,
+    /// Every form in which a service was ever asked for, as far as only a start can bring it about.
+    forms: BTreeMap<UnitName, BTreeSet<String>>,
 }
 
 /// What an effect touches.
@@ -81,6 +83,7 @@ impl Witness {
             self.ours.insert(service.unit.clone());
             let known = self.cpus.entry(service.unit.clone()).or_default();
             *known = known.union(&cpus_of_service(entry, service));
+            self.forms.entry(service.unit.clone()).or_default().insert(form(entry, service));
         }
     }
 
@@ -136,6 +139,10 @@ impl Witness {
 
     fn judge_file(&self, host: &SimulatedHost, attempt: &str, path: &str) -> Vec<String> {
         let mut verdicts = Vec::new();
+        // Making something durable changes nothing of it.
+        if attempt == "sync" {
+            return verdicts;
+        }
         if host.foreign.contains_key(path) {
             verdicts.push(format!("{attempt} {path}: it is somebody else's"));
         }
@@ -221,15 +228,41 @@ impl Witness {
         match (entry.state, attempt) {
             (EntryState::Absent, "stop") => Ok("it is to be absent".to_owned()),
             (EntryState::Present, "restart") => process_disagreement(host, entry, service, process)
+                .or_else(|| self.was_started_in_between(host, unit, process))
                 .ok_or_else(|| "it already runs what is asked".to_owned()),
             (state, _) => Err(format!("its entry is {state:?}")),
         }
+    }
+
+    /// A process that was started while its files were being changed may run what is asked and still carry the marks of
+    /// what was asked before: nobody can tell, so its restart is right.
+    fn was_started_in_between(
+        &self,
+        host: &SimulatedHost,
+        unit: &UnitName,
+        process: &crate::host::systemd::Process,
+    ) -> Option<String> {
+        let has_changed = self.forms.get(unit).is_some_and(|forms| forms.len() > 1);
+        let marks = host.systemd.units.get(unit).and_then(|unit| unit.loaded.digests.as_ref());
+        let differ = marks.map(|marks| &marks.start) != process.started_from.as_ref().map(|marks| &marks.start);
+        (has_changed && differ).then(|| "it was started while it changed".to_owned())
     }
 
     /// Whether the slice is one that the entry names, or an ancestor of one.
     pub fn is_slice_of(entry: &TopologyEntry, slice: &UnitName) -> bool {
         entry.slices.iter().any(|own| slice_chain(&own.unit).contains(slice))
     }
+}
+
+/// Everything about a service that takes effect only at its start.
+fn form(entry: &TopologyEntry, service: &ServiceEntry) -> String {
+    let ServiceEntry { command, user, working_directory, env_files, env, rlimits, .. } = service;
+    let fixed: Vec<_> = env.iter().filter(|variable| !variable.derived).collect();
+    let files: Vec<_> = env_files
+        .iter()
+        .map(|file| entry.files.iter().find(|delivered| Some(&delivered.name) == file.file.as_ref()))
+        .collect();
+    format!("{command:?} {user} {working_directory:?} {env_files:?} {files:?} {fixed:?} {rlimits:?}")
 }
 
 impl fmt::Display for Touch<'_> {

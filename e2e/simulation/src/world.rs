@@ -63,6 +63,8 @@ pub struct Site {
     pub host: SimulatedHost,
     /// The agent's process, if it lives.
     pub agent: Option<Agent>,
+    /// When the agent wants to look again even if nothing happens.
+    pub due: Option<Timestamp>,
 }
 
 /// An agent's process.
@@ -71,6 +73,9 @@ pub struct Agent {
     /// Its connection.
     pub client: AgentClient,
 }
+
+/// After so long the kernel has written everything out.
+const WRITE_BACK: Duration = Duration::from_secs(60);
 
 /// The label that selects hosts in every history.
 pub const ROLE: &str = "role";
@@ -86,7 +91,7 @@ impl World {
         for (index, kind) in kinds.iter().enumerate() {
             let name = format!("host-{index}");
             let host = SimulatedHost::new(&name, kind, fuse.clone(), story.clone());
-            hosts.insert(name.clone(), Site { host, agent: None });
+            hosts.insert(name.clone(), Site { host, agent: None, due: None });
         }
         let mut world = Self {
             now,
@@ -120,8 +125,11 @@ impl World {
         self.now += span;
         self.story.at(self.now);
         self.api.with(|store| store.now = self.now);
-        for Site { host, agent } in self.hosts.values_mut() {
+        for Site { host, agent, due: _ } in self.hosts.values_mut() {
             host.tick();
+            if span >= WRITE_BACK {
+                host.disk.write_back();
+            }
             if let Some(agent) = agent {
                 // Whoever lives gives signs of life all the time; one that gets lost is made up for by the next.
                 let _ = run(agent.client.renew_lease(self.now));
@@ -140,7 +148,7 @@ impl World {
             self.operator =
                 Some(Operator { memory: memory::Memory::default(), client: OperatorClient::new(&api, now) });
         }
-        for (name, Site { host: _, agent }) in &mut self.hosts {
+        for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
             if agent.is_none() && random.chance(60) {
                 *agent = Some(Agent { memory: agent::Memory::default(), client: AgentClient::new(&api, name, &fuse) });
             }
@@ -161,7 +169,7 @@ impl World {
             client: OperatorClient::new(&api, now),
         });
         api.with(|store| operator.client.view.catch_up(store));
-        for (name, Site { host: _, agent }) in &mut self.hosts {
+        for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
             let agent = agent.get_or_insert_with(|| Agent {
                 memory: agent::Memory::default(),
                 client: AgentClient::new(&api, name, &fuse),
@@ -223,6 +231,7 @@ impl World {
                 for problem in &outcome.problems {
                     self.story.tell(name, || format!("problem: {problem}"));
                 }
+                site.due = outcome.again_after.map(|span| self.now + span);
                 site.agent = Some(agent);
             }
             None => {
@@ -233,6 +242,11 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether some agent means to do something within a span even if nothing happens.
+    pub fn is_due_within(&self, span: Duration) -> bool {
+        self.hosts.values().any(|site| site.due.is_some_and(|due| due <= self.now + span))
     }
 
     /// A foreign hand acts on a host.

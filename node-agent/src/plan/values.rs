@@ -1,6 +1,6 @@
 //! Decides which live values systemd or the kernel must be told again.
 
-use lamina_crds::UnitName;
+use lamina_crds::{CpuSet, UnitName};
 
 use super::processes::sits_in;
 use super::{Class, Effect, Entry, Finding, Hand, Step};
@@ -150,9 +150,7 @@ fn unstick(entry: &Entry<'_>, slice: &DesiredSlice) -> Vec<Step> {
         if let Some(wanted) = slice.cpus.as_ref() {
             let outside = threads.cpus.difference(wanted);
             if let Some(neighbour) = outside.first() {
-                let mut wider = wanted.clone();
-                wider.insert(neighbour);
-                let values = [Value::Cpus(wider), Value::Cpus(wanted.clone())];
+                let values = [Value::Cpus(another(wanted, seen, neighbour)), Value::Cpus(wanted.clone())];
                 return nudge(entry, slice, Property::AllowedCpus, values, service, outside.to_string());
             }
         }
@@ -167,6 +165,18 @@ fn unstick(entry: &Entry<'_>, slice: &DesiredSlice) -> Vec<Step> {
         }
     }
     Vec::new()
+}
+
+/// CPUs that differ from the wanted ones: one fewer, so that nobody gets what was not asked for; one more only where
+/// none can be missed.
+fn another(wanted: &CpuSet, seen: &ObservedUnit, neighbour: u32) -> CpuSet {
+    let mut other = wanted.clone();
+    let usable = seen.effective_cpus.as_ref().map(|effective| effective.intersection(wanted)).unwrap_or_default();
+    match usable.first().filter(|_| usable.len() > 1) {
+        Some(missed) => other.remove(missed),
+        None => other.insert(neighbour),
+    }
+    other
 }
 
 fn nudge(

@@ -32,6 +32,9 @@ struct Arguments {
     /// So many pairs of effects of each scenario, by chance.
     #[arg(long, default_value_t = 100)]
     pairs_budget: u64,
+    /// Only random histories.
+    #[arg(long)]
+    random: bool,
     /// List the scenarios and stop.
     #[arg(long)]
     list: bool,
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
     }
     let mut tally = Tally::default();
     let began = Instant::now();
-    for scenario in &scenarios {
+    for scenario in scenarios.iter().filter(|_| !arguments.random) {
         search(&mut tally, scenario, &arguments);
     }
     if arguments.scenario.is_none() {

@@ -221,12 +221,21 @@ impl Disk {
         }
     }
 
+    /// Everything is written out, as the kernel does after a while (ext4 commits every 5 s, dirty pages after 30 s).
+    pub fn write_back(&mut self) {
+        for file in &mut self.files {
+            if file.durable.is_none() {
+                file.durable = Some(Rc::clone(&file.content));
+            }
+        }
+        for change in std::mem::take(&mut self.pending) {
+            change.carry_out(&mut self.durable);
+        }
+    }
+
     /// A clean shutdown: everything is written out, what is volatile is gone.
     pub fn shut_down(&mut self) {
-        for file in &mut self.files {
-            file.durable = Some(Rc::clone(&file.content));
-        }
-        self.pending.clear();
+        self.write_back();
         self.names.retain(|path, _| !path.starts_with(VOLATILE));
         self.durable = self.names.clone();
     }

@@ -39,7 +39,9 @@ pub struct Loaded {
     pub program: Rc<Program>,
     /// `Slice=`; `None` is `system.slice`.
     pub slice: Option<UnitName>,
-    /// The digests in `LogExtraFields=`.
+    /// `LogExtraFields=`, which add up.
+    log_fields: BTreeMap<String, String>,
+    /// The digests among them.
     pub digests: Option<TextDigests>,
     /// `After=`, as far as such units may be managed.
     pub after: Vec<UnitName>,
@@ -187,6 +189,7 @@ impl Loaded {
             properties: Properties::new(),
             program: Rc::default(),
             slice: None,
+            log_fields: BTreeMap::new(),
             digests: None,
             after: Vec::new(),
             restarts: false,
@@ -230,7 +233,11 @@ impl Loaded {
             "EnvironmentFile" => program.env_files.extend(words(value).unwrap_or_default()),
             "Slice" => self.slice = unit_name(value).filter(|unit| unit.kind() == UnitKind::Slice),
             "Restart" => self.restarts = matches!(value, "always" | "on-failure"),
-            "LogExtraFields" => self.digests = digests(&pairs(value).collect()),
+            "LogExtraFields" if value.is_empty() => self.log_fields.clear(),
+            "LogExtraFields" => {
+                self.log_fields.extend(pairs(value));
+                self.digests = digests(&self.log_fields);
+            }
             limit if limit.starts_with("Limit") => {
                 program.limits.insert(limit.to_owned(), value.to_owned());
             }
