@@ -2,6 +2,8 @@
 //!
 //! Nothing here holds up the agent: the watch and the Lease are tasks of their own, and every call has a deadline.
 
+#![expect(clippy::disallowed_methods, reason = "Leases and events carry the time of the call")]
+
 mod connection;
 mod event;
 

@@ -1,5 +1,7 @@
 //! Reads small files of one line below a root, as text or as a list of numbers.
 
+#![expect(clippy::disallowed_methods, reason = "reads the files of sysfs and procfs")]
+
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Machines as small trees of files.
 
+#![expect(clippy::disallowed_methods, reason = "the tests make machines out of files")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Reads cgroup v2 files: what the kernel was told, and what it gives. Never writes any: that is systemd's.
 
+#![expect(clippy::disallowed_methods, reason = "reads the directories of cgroups")]
+
 use std::collections::BTreeSet;
 use std::io;
 

@@ -5,9 +5,9 @@ pub mod bus;
 #[cfg(feature = "host")]
 pub mod cgroups;
 pub mod contract;
-pub mod log_fields;
 #[cfg(feature = "host")]
 pub mod lock;
+pub mod log_fields;
 #[cfg(feature = "host")]
 pub mod preflight;
 #[cfg(feature = "host")]

@@ -148,6 +148,7 @@ fn may(user: &User, stat: &Stat, bit: u32) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make files of their own")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};

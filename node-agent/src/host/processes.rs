@@ -1,5 +1,7 @@
 //! Measures where the threads of a service may run and where their memory may come from.
 
+#![expect(clippy::disallowed_methods, reason = "reads the directories of processes")]
+
 use std::io;
 
 use lamina_crds::{CpuSet, NodeSet};

@@ -1,8 +1,12 @@
 //! The real host: puts together what files, systemd, cgroups and processes say, and carries out each effect.
 
+#![expect(clippy::disallowed_methods, reason = "reads its own capabilities, and how long each effect took")]
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use lamina_crds::{Hardware, TopologyName, UnitKind, UnitName};
 
@@ -62,19 +66,8 @@ impl RealHost {
     }
 }
 
-impl Host for RealHost {
-    async fn hardware(&mut self) -> Result<Hardware, HostError> {
-        let systemd = self.systemd.state().await?.version.to_string();
-        // A pod has the machine's CPUs in its own /sys; only the identity is the host's file.
-        let has_own = self.root.path().join("sys/devices/system/cpu/online").exists();
-        let machine = if has_own { self.root.path() } else { std::path::Path::new("/") };
-        let mut hardware = at("/sys", "read the hardware below", hardware::read(machine, &systemd))?;
-        let identity = self.read(&HostPath::new("/etc/machine-id")).await?.unwrap_or_default();
-        hardware.machine_id = String::from_utf8_lossy(&identity).trim().to_owned();
-        Ok(hardware)
-    }
-
-    async fn observe(&mut self, scope: &Scope) -> Result<ObservedHost, HostError> {
+impl RealHost {
+    async fn look(&mut self, scope: &Scope) -> Result<ObservedHost, HostError> {
         self.topologies.clone_from(&scope.topologies);
         let state = self.systemd.state().await?;
         let files = at("/etc/systemd/system", "list", files(&self.root, &scope.topologies))?;
@@ -104,21 +97,39 @@ impl Host for RealHost {
             env_files: scope.env_files.iter().map(|key| (key.clone(), readable(key.0.as_str(), &key.1))).collect(),
         })
     }
+}
+
+impl Host for RealHost {
+    async fn hardware(&mut self) -> Result<Hardware, HostError> {
+        let systemd = self.systemd.state().await?.version.to_string();
+        // A pod has the machine's CPUs in its own /sys; only the identity is the host's file.
+        let has_own = self.root.path().join("sys/devices/system/cpu/online").exists();
+        let machine = if has_own { self.root.path() } else { std::path::Path::new("/") };
+        let mut hardware = at("/sys", "read the hardware below", hardware::read(machine, &systemd))?;
+        let identity = self.read(&HostPath::new("/etc/machine-id")).await?.unwrap_or_default();
+        hardware.machine_id = String::from_utf8_lossy(&identity).trim().to_owned();
+        Ok(hardware)
+    }
+
+    async fn observe(&mut self, scope: &Scope) -> Result<ObservedHost, HostError> {
+        timed("observe", "everything", self.look(scope)).await
+    }
 
     async fn read(&mut self, path: &HostPath) -> Result<Option<Vec<u8>>, HostError> {
         on(path, "read", unit_dir::read(&self.root, path))
     }
 
     async fn make_directory(&mut self, path: &HostPath) -> Result<(), HostError> {
-        on(path, "make directory", unit_dir::make_directory(&self.root, path))
+        timed("make directory", path, async { on(path, "make directory", unit_dir::make_directory(&self.root, path)) })
+            .await
     }
 
     async fn write(&mut self, path: &HostPath, content: &[u8]) -> Result<(), HostError> {
-        on(path, "write", unit_dir::write(&self.root, path, content))
+        timed("write", path, async { on(path, "write", unit_dir::write(&self.root, path, content)) }).await
     }
 
     async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {
-        on(path, "sync", unit_dir::sync(&self.root, path))
+        timed("sync", path, async { on(path, "sync", unit_dir::sync(&self.root, path)) }).await
     }
 
     async fn rename(&mut self, from: &HostPath, to: &HostPath) -> Result<(), HostError> {
@@ -130,23 +141,23 @@ impl Host for RealHost {
     }
 
     async fn remove(&mut self, path: &HostPath) -> Result<(), HostError> {
-        on(path, "remove", unit_dir::remove(&self.root, path))
+        timed("remove", path, async { on(path, "remove", unit_dir::remove(&self.root, path)) }).await
     }
 
     async fn reload(&mut self) -> Result<(), HostError> {
-        self.systemd.reload().await
+        timed("reload", "systemd", self.systemd.reload()).await
     }
 
     async fn start(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.systemd.job("start", "StartUnit", unit).await
+        timed("start", unit, self.systemd.job("start", "StartUnit", unit)).await
     }
 
     async fn stop(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.systemd.job("stop", "StopUnit", unit).await
+        timed("stop", unit, self.systemd.job("stop", "StopUnit", unit)).await
     }
 
     async fn restart(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.systemd.job("restart", "RestartUnit", unit).await
+        timed("restart", unit, self.systemd.job("restart", "RestartUnit", unit)).await
     }
 
     async fn reset_failed(&mut self, unit: &UnitName) -> Result<(), HostError> {
@@ -154,8 +165,16 @@ impl Host for RealHost {
     }
 
     async fn set_properties(&mut self, unit: &UnitName, properties: &Properties) -> Result<(), HostError> {
-        self.systemd.set_properties(unit, properties).await
+        timed("set properties", unit, self.systemd.set_properties(unit, properties)).await
     }
+}
+
+/// Carries out an effect; the log of the finest level says how long it took.
+async fn timed<T>(effect: &'static str, object: impl Display, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let done = work.await;
+    tracing::trace!(effect, %object, microseconds = begun.elapsed().as_micros(), "carried out");
+    done
 }
 
 fn on<T>(path: &HostPath, attempt: &'static str, result: io::Result<T>) -> Result<T, HostError> {

@@ -3,6 +3,8 @@
 //! Links on the way are followed as the host itself would follow them, that is, never out of the root; the last
 //! component is never followed. See openat2(2), `RESOLVE_IN_ROOT`.
 
+#![expect(clippy::disallowed_methods, reason = "reads files of the kernel")]
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;

@@ -252,6 +252,7 @@ fn is_no_directory(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make files of their own")]
 mod tests {
     use super::*;
 

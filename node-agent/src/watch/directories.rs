@@ -171,6 +171,7 @@ fn groups(root: &Root, group: String) -> io::Result<Vec<Place>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make files of their own")]
 mod tests {
     use std::fs;
     use std::time::Duration;
