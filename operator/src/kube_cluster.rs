@@ -1,5 +1,7 @@
 //! Touches the real cluster: the seam of `cluster` over the Kubernetes API, with a deadline on every call.
 
+#![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
+
 mod caches;
 mod watches;
 

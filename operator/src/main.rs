@@ -1,5 +1,7 @@
 //! The operator as a program: flags, log, signals and the clock around `controller::pass`.
 
+#![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,9 +1,12 @@
 //! Touches the API server: one watch per kind, feeding the caches and waking the pass. Lists are streamed; a server that
 //! cannot do that is asked for small pages instead.
 
+#![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
+
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,12 +14,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Config, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use lamina_crds::{HostState, SliceTopology};
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -29,6 +31,11 @@ const PAGE: u32 = 50;
 const WATCH_SECONDS: u32 = 120;
 /// The same for leases, whose silence is judged after 40 s.
 const LEASE_WATCH_SECONDS: u32 = 30;
+
+/// How long a watch that failed rests before it is started again, at first.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// The same, at most: there is one operator, and people wait for it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Starts all watches as local tasks.
 pub fn start(client: &Client, lease_namespace: &str, caches: &Rc<RefCell<Caches>>, changed: &Rc<Notify>) {
@@ -64,6 +71,14 @@ struct Feed {
     changed: Rc<Notify>,
 }
 
+impl Feed {
+    fn give<K>(&self, take: impl Fn(&mut Caches, News<K>) -> Weight, news: News<K>) {
+        if take(&mut self.caches.borrow_mut(), news) == Weight::Matters {
+            self.changed.notify_one();
+        }
+    }
+}
+
 /// What a watch says.
 enum News<K> {
     Event(Event<K>),
@@ -84,25 +99,28 @@ async fn follow<K>(
     let streamed = Config::default().timeout(seconds).streaming_lists();
     let paged = Config::default().timeout(seconds).page_size(PAGE);
     for config in [streamed, paged.clone()].into_iter().chain(std::iter::repeat(paged)) {
-        let mut stream = watch(api.clone(), config).default_backoff().boxed_local();
+        let mut stream = watch(api.clone(), config).boxed_local();
+        let mut pause = SHORTEST_PAUSE;
         while let Some(news) = stream.next().await {
-            let news = match news {
-                Ok(event) => News::Event(event),
+            match news {
+                Ok(event) => {
+                    pause = SHORTEST_PAUSE;
+                    feed.give(&take, News::Event(event));
+                }
                 Err(error) if refuses_streams(&error) => {
                     info!(what, "the API server does not stream lists; asking for pages");
                     break;
                 }
                 Err(error) => {
                     warn!(what, %error, "a watch is interrupted; starting it again");
-                    News::Lost
+                    feed.give(&take, News::Lost);
+                    // The stream does nothing until it is asked for more.
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-            };
-            let weight = take(&mut feed.caches.borrow_mut(), news);
-            if weight == Weight::Matters {
-                feed.changed.notify_one();
             }
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(SHORTEST_PAUSE).await;
     }
 }
 
