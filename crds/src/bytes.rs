@@ -66,7 +66,7 @@ impl std::iter::Sum for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = |(_, unit): &&(&str, u64)| self.0 != 0 && self.0 % unit == 0;
+        let exact = |(_, unit): &&(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*unit);
         match BINARY.iter().find(exact) {
             Some((suffix, unit)) => write!(formatter, "{}{suffix}", self.0 / unit),
             None => write!(formatter, "{}", self.0),

@@ -152,7 +152,7 @@ pub fn not_own_neighbour(list: &str) -> Rule {
         "`%s`: a slice is no neighbour of itself; name another slice",
         &["self.name"],
     )
-    .field_path(&format!(".numa.{list}"))
+    .field_path(format!(".numa.{list}"))
 }
 
 /// Services run in slices of the same topology.

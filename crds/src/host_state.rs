@@ -1,5 +1,7 @@
 //! `HostState`: one per host. Spec: what the operator resolved, nothing left to choose. Status: what the agent measured.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns share words")]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

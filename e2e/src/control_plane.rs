@@ -1,6 +1,8 @@
 //! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, with kubectl and
 //! Helm beside it.
 
+#![expect(clippy::disallowed_methods, reason = "it keeps its files in a folder and waits with a limit")]
+
 pub mod binaries;
 pub mod certificates;
 pub mod kubeconfig;
@@ -92,11 +94,17 @@ impl ControlPlane {
     /// Starts everything with its files in `folder`, and returns when the API server is ready. etcd keeps its data
     /// there: a second start in the same folder finds the objects of the first.
     pub async fn start(folder: &Path, options: Options) -> Result<Self> {
+        Self::start_on(folder, options, None).await
+    }
+
+    /// The same, with the API server on a port that somebody already told its hosts.
+    pub async fn start_on(folder: &Path, options: Options, port: Option<u16>) -> Result<Self> {
         let binaries = Binaries::find().await?;
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let folder = folder.canonicalize().with_context(|| format!("resolving {}", folder.display()))?;
         Certificates::create(&folder)?;
-        let ports = free_ports()?;
+        let free = free_ports()?;
+        let ports = Ports { api: port.unwrap_or(free.api), ..free };
         let Options { lifetime, controllers } = options;
         let etcd = servers::etcd(&binaries, &folder, ports, lifetime)?;
         let mut this = Self { folder, ports, lifetime, binaries, etcd, api_server: None, controllers: Vec::new() };

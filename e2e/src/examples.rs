@@ -1,5 +1,7 @@
 //! The examples that users get, and copies of them that fit smaller machines.
 
+#![expect(clippy::disallowed_methods, reason = "it reads the examples")]
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -36,7 +38,7 @@ pub fn scaled_orchestrator(divisor: u64) -> Result<SliceTopology> {
 fn scaled(amount: &Value, divisor: u64) -> Result<Value> {
     let text = amount.as_str().with_context(|| format!("{amount} is not a quantity"))?;
     let bytes: Bytes = text.parse().with_context(|| format!("reading {text}"))?;
-    let mebibytes = bytes.get() / divisor.max(1) >> 20;
+    let mebibytes = (bytes.get() / divisor.max(1)) >> 20;
     Ok(Value::String(Bytes::mebi(mebibytes).max(SMALLEST).to_string()))
 }
 

@@ -1,6 +1,8 @@
 //! Gives operator and agents the identities that the chart gives their pods, where no kubelet runs: registers Nodes,
 //! waits until the real scheduler has bound the pods, requests tokens bound to them, and renews these.
 
+#![expect(clippy::disallowed_methods, reason = "it waits with a limit")]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

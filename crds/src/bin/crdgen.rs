@@ -1,5 +1,7 @@
 //! Writes the CRD manifests into the chart that carries them, or into the folder named as the only argument.
 
+#![expect(clippy::disallowed_methods, reason = "it writes the manifests")]
+
 use std::path::PathBuf;
 use std::{env, fs, io};
 

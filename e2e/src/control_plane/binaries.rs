@@ -1,6 +1,8 @@
 //! Finds the programs of a control plane: in `KUBEBUILDER_ASSETS` if they are there, else built once from their Go
 //! modules into the cache.
 
+#![expect(clippy::disallowed_methods, reason = "it reads module files")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

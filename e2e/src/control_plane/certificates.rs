@@ -1,5 +1,7 @@
 //! Makes the keys and certificates of one control plane, in files of its folder.
 
+#![expect(clippy::disallowed_methods, reason = "it writes keys and certificates")]
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result};

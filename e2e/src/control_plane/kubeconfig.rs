@@ -1,5 +1,7 @@
 //! Writes kubeconfigs that need no other file, except a token's where the token is renewed.
 
+#![expect(clippy::disallowed_methods, reason = "it writes kubeconfigs")]
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result};
