@@ -167,7 +167,7 @@ pub fn recall(copies: &[Option<Vec<u8>>]) -> Recalled {
 /// Where and how the state is written: over the older copy, with its checksum in front.
 pub fn stored(accepted: &Accepted) -> (HostPath, String) {
     let [even, odd] = copies();
-    let path = if accepted.sequence % 2 == 0 { even } else { odd };
+    let path = if accepted.sequence.is_multiple_of(2) { even } else { odd };
     let body = serde_json::to_string(accepted).expect("plain data with string keys always serialises");
     (path, format!("{}{body}\n", checksum_line(body.as_bytes())))
 }

@@ -242,11 +242,11 @@ impl ModelHost {
             return JobResult::Other("failed".to_owned());
         }
         let loaded = self.loaded.get(unit).cloned().unwrap_or_default();
-        if let Ok(slice) = UnitName::new(loaded.slice.as_str()) {
-            if self.state(&slice) != "active" {
-                self.states.insert(slice.clone(), "active".to_owned());
-                self.realize(&slice);
-            }
+        if let Ok(slice) = UnitName::new(loaded.slice.as_str())
+            && self.state(&slice) != "active"
+        {
+            self.states.insert(slice.clone(), "active".to_owned());
+            self.realize(&slice);
         }
         self.states.insert(unit.clone(), "active".to_owned());
         self.realize(unit);

@@ -203,11 +203,14 @@ pub fn plan(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan
         .filter(|(name, entry)| entry.state != EntryState::Released && !held.entries.contains_key(*name))
         .map(|(name, entry)| Entry { name, entry, observed, held })
         .collect();
-    let stages: [fn(&[Entry<'_>]) -> Vec<Step>; 3] =
+    let stages: [Stage; 3] =
         [on_disk, |entries| each(entries, values::steps), |entries| each(entries, processes::steps)];
     let steps = stages.into_iter().map(|stage| stage(&entries)).find(|steps| !steps.is_empty());
     Plan { steps: steps.unwrap_or_default() }
 }
+
+/// What one kind of work needs, over all entries.
+type Stage = fn(&[Entry<'_>]) -> Vec<Step>;
 
 /// One entry with all that its steps depend on.
 #[derive(Clone, Copy)]

@@ -203,7 +203,7 @@ fn fragment(entry: &TopologyEntry, service: &ServiceEntry, start_after: &[UnitNa
         .set("Restart", &restart_word(*policy))
         .set("RestartSec", &u64::from(delay.get()));
     let body = environment(body, entry, service, env_files, env);
-    Fragment { upper: rlimits.iter().fold(body, |file, limits| limit_lines(file, limits)) }
+    Fragment { upper: rlimits.iter().fold(body, limit_lines) }
 }
 
 fn environment(
