@@ -114,7 +114,9 @@ fn offline_cpus(facts: &Facts) -> Option<Refusal> {
 
 fn is_updated(facts: &Facts, report: Option<&TopologyStatus>) -> Updated {
     let same = |(wanted, report): (&TopologyEntry, &TopologyStatus)| {
-        report.state == Some(EntryState::Present) && report.revision.as_ref() == Some(&wanted.revision)
+        // While not everything runs, no state is reached, though the revision is there.
+        let lets_go = matches!(report.state, Some(EntryState::Released | EntryState::Absent));
+        !lets_go && report.revision.as_ref() == Some(&wanted.revision)
     };
     if facts.wanted.zip(report).is_some_and(same) { Updated::Yes } else { Updated::No }
 }
