@@ -121,7 +121,7 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if options.once {
             return Ok(if outcome.ready { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
-        if watch.arm(host.topologies()).context("watch the host's directories")? {
+        if is_new_to(&mut watch, &host) {
             continue;
         }
         tokio::select! {
@@ -144,6 +144,15 @@ impl Options {
             },
         }
     }
+}
+
+/// Whether there are directories that nobody listened to until now. Where the kernel gives no more watches, the slow
+/// re-check has to do.
+fn is_new_to(watch: &mut Watch, host: &RealHost) -> bool {
+    watch.arm(host.topologies()).unwrap_or_else(|error| {
+        warn!(error = %error, "not every directory can be watched");
+        false
+    })
 }
 
 fn tell(outcome: &PassOutcome, bus_calls: u64) {

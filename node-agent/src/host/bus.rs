@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
 use zbus::message::Type;
 use zbus::{Connection, DynamicType, MatchRule, Message, MessageStream, OwnedObjectPath};
 
@@ -24,10 +27,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// moving the pages of a large slice to other nodes takes about six seconds per gigabyte.
 const CALL: Duration = Duration::from_secs(120);
 
+/// How many answers are awaited at once. The bus takes 128 from one connection, and cuts it off beyond.
+const MOST_AT_ONCE: usize = 32;
+
 /// A connection that is made when it is needed and made anew when it was lost.
 pub struct Bus {
     address: String,
-    connection: Option<Connection>,
+    line: Option<Line>,
     calls: u64,
 }
 
@@ -50,7 +56,7 @@ pub struct Call<'a, B> {
 impl Bus {
     /// A bus at a D-Bus address, such as `unix:path=/run/dbus/system_bus_socket`.
     pub fn new(address: String) -> Self {
-        Self { address, connection: None, calls: 0 }
+        Self { address, line: None, calls: 0 }
     }
 
     /// How many calls were made since the start.
@@ -63,12 +69,7 @@ impl Bus {
     /// # Errors
     /// [`HostError::Gone`] when there is no bus.
     pub async fn connection(&mut self) -> Result<Connection, HostError> {
-        if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
-        }
-        let connection = connect(&self.address).await?;
-        self.connection = Some(connection.clone());
-        Ok(connection)
+        Ok(self.line().await?.connection.clone())
     }
 
     /// Makes a call and waits for the answer.
@@ -81,7 +82,7 @@ impl Bus {
         self.calls += 1;
         let reply = send(&connection, call).await;
         if matches!(reply, Err(HostError::Gone(_))) {
-            self.connection = None;
+            self.line = None;
         }
         reply
     }
@@ -94,26 +95,73 @@ impl Bus {
         let connection = self.connection().await?;
         self.calls += objects.len() as u64;
         let calls = objects.iter().map(|(object, path)| send(&connection, read_all(object, path)));
-        let replies = futures::future::try_join_all(calls).await;
+        let replies = futures::stream::iter(calls).buffered(MOST_AT_ONCE).try_collect().await;
         if matches!(replies, Err(HostError::Gone(_))) {
-            self.connection = None;
+            self.line = None;
         }
         replies
     }
 
-    /// A stream of `JobRemoved` signals; to be asked for before the job is.
+    /// Jobs that end from now on; to be asked for before the job is.
     ///
     /// # Errors
-    /// [`HostError::Gone`] when the bus does not take the subscription.
-    pub async fn removed_jobs(&mut self) -> Result<MessageStream, HostError> {
-        let connection = self.connection().await?;
-        self.calls += 1;
-        let rule = MatchRule::builder().msg_type(Type::Signal).interface(MANAGER).member("JobRemoved").build();
-        // A burst of other jobs ends here, too; a full queue would hold up every reply behind it.
-        let queue = NonZeroUsize::new(8192);
-        match rule {
-            Ok(rule) => MessageStream::for_match_rule(rule, &connection, queue).await.map_err(|error| gone(&error)),
-            Err(error) => Err(gone(&error)),
+    /// [`HostError::Gone`] when there is no bus.
+    pub async fn ended_jobs(&mut self) -> Result<broadcast::Receiver<EndedJob>, HostError> {
+        Ok(self.line().await?.jobs.subscribe())
+    }
+
+    async fn line(&mut self) -> Result<&Line, HostError> {
+        let line = match self.line.take().filter(|line| !line.connection.is_closed()) {
+            Some(line) => line,
+            None => Line::open(&self.address).await?,
+        };
+        Ok(self.line.insert(line))
+    }
+}
+
+/// A connection, and a task that listens on it for jobs that end.
+struct Line {
+    connection: Connection,
+    jobs: broadcast::Sender<EndedJob>,
+    listener: JoinHandle<()>,
+}
+
+/// A job that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedJob {
+    /// The job's path.
+    pub path: OwnedObjectPath,
+    /// How it ended: `done`, `failed`, ...
+    pub result: String,
+}
+
+impl Line {
+    async fn open(address: &str) -> Result<Self, HostError> {
+        let connection = connect(address).await?;
+        let removed =
+            removed_jobs(&connection).await.map_err(|error| HostError::Gone(format!("listen to systemd: {error}")))?;
+        let (jobs, _) = broadcast::channel(1024);
+        let listener = tokio::spawn(pass_on(removed, jobs.clone()));
+        Ok(Self { connection, jobs, listener })
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+async fn removed_jobs(connection: &Connection) -> zbus::Result<MessageStream> {
+    let rule = MatchRule::builder().msg_type(Type::Signal).interface(MANAGER).member("JobRemoved").build()?;
+    MessageStream::for_match_rule(rule, connection, NonZeroUsize::new(1024)).await
+}
+
+/// Empties the stream for ever: a full one would hold up every reply behind it. Nobody need be listening.
+async fn pass_on(mut removed: MessageStream, jobs: broadcast::Sender<EndedJob>) {
+    while let Some(Ok(message)) = removed.next().await {
+        if let Ok((_, path, _, result)) = body::<(u32, OwnedObjectPath, String, String)>(&message) {
+            let _ = jobs.send(EndedJob { path, result });
         }
     }
 }
@@ -208,10 +256,6 @@ fn is_loss(error: &zbus::fdo::Error) -> bool {
             | Error::NameHasNoOwner(_)
             | Error::Timeout(_)
     )
-}
-
-fn gone(error: &zbus::Error) -> HostError {
-    HostError::Gone(format!("listen to systemd: {error}"))
 }
 
 #[cfg(test)]

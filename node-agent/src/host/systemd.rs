@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::StreamExt;
 use lamina_crds::{TopologyName, UnitName};
-use zbus::{Message, MessageStream, OwnedObjectPath, Variant};
+use tokio::sync::broadcast;
+use zbus::{Message, OwnedObjectPath, Variant};
 
-use crate::host::bus::{Bus, Call, ListedUnit, MANAGER, MANAGER_PATH, PropertyMap, body, unit_path};
+use crate::host::bus::{Bus, Call, EndedJob, ListedUnit, MANAGER, MANAGER_PATH, PropertyMap, body, unit_path};
 use crate::host::{HostError, JobResult, unit_properties};
 use crate::observed::ObservedUnit;
 use crate::property::Properties;
@@ -112,10 +112,10 @@ impl Systemd {
         method: &'static str,
         unit: &UnitName,
     ) -> Result<JobResult, HostError> {
-        let removed = self.bus.removed_jobs().await?;
+        let ended = self.bus.ended_jobs().await?;
         let reply = self.manager(attempt, unit.as_str(), method, (unit.as_str(), "replace")).await?;
         let job: OwnedObjectPath = body(&reply)?;
-        match tokio::time::timeout(JOB, outcome(removed, &job)).await {
+        match tokio::time::timeout(JOB, outcome(ended, &job)).await {
             Ok(Some(result)) => Ok(result),
             Ok(None) => Err(HostError::Gone(format!("{attempt} {unit}: the connection ended before the job"))),
             Err(_) => Ok(JobResult::Other(format!("no end within {} s", JOB.as_secs()))),
@@ -163,13 +163,15 @@ fn understood(body: &zbus::message::Body) -> Result<PropertyMap<'_>, HostError> 
     })
 }
 
-/// The result of a job from the signals; `None` when they end before.
-async fn outcome(mut removed: MessageStream, job: &OwnedObjectPath) -> Option<JobResult> {
-    while let Some(Ok(message)) = removed.next().await {
-        let Ok((_, path, _, result)) = body::<(u32, OwnedObjectPath, String, String)>(&message) else { continue };
-        if path == *job {
-            return Some(if result == "done" { JobResult::Done } else { JobResult::Other(result) });
+/// The result of a job from the signals; `None` when they end before, or came too fast to be read.
+async fn outcome(mut ended: broadcast::Receiver<EndedJob>, job: &OwnedObjectPath) -> Option<JobResult> {
+    loop {
+        match ended.recv().await {
+            Ok(EndedJob { path, result }) if path == *job => {
+                return Some(if result == "done" { JobResult::Done } else { JobResult::Other(result) });
+            }
+            Ok(_) => {}
+            Err(_) => return None,
         }
     }
-    None
 }

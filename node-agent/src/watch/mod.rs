@@ -55,7 +55,7 @@ impl fmt::Display for Wake {
 pub struct Watch {
     directories: Directories,
     signals: Signals,
-    hotplug: Hotplug,
+    hotplug: Option<Hotplug>,
     topologies: BTreeSet<TopologyName>,
     recheck_at: Instant,
 }
@@ -64,12 +64,12 @@ impl Watch {
     /// Begins to listen; [`Watch::arm`] says for whom.
     ///
     /// # Errors
-    /// Fails when the kernel gives no inotify or netlink socket.
+    /// Fails when the kernel gives no inotify instance.
     pub fn new(root: &Root, bus_address: String) -> io::Result<Self> {
         Ok(Self {
             directories: Directories::new(root.clone())?,
             signals: Signals::new(bus_address),
-            hotplug: Hotplug::new()?,
+            hotplug: announced(Hotplug::new()),
             topologies: BTreeSet::new(),
             recheck_at: next_recheck(),
         })
@@ -101,9 +101,23 @@ impl Watch {
         tokio::select! {
             wake = directories.next() => wake,
             wake = signals.next(topologies) => wake,
-            () = hotplug.next() => Wake::Cpu,
+            () = hotplugged(hotplug) => Wake::Cpu,
             () = tokio::time::sleep_until(*recheck_at) => Wake::Recheck,
         }
+    }
+}
+
+/// A sandbox may forbid the socket; then the slow re-check sees CPUs come and go.
+fn announced(hotplug: io::Result<Hotplug>) -> Option<Hotplug> {
+    hotplug
+        .inspect_err(|error| tracing::warn!(error = %error, "the kernel does not announce CPUs that come or go"))
+        .ok()
+}
+
+async fn hotplugged(hotplug: &mut Option<Hotplug>) {
+    match hotplug {
+        Some(hotplug) => hotplug.next().await,
+        None => std::future::pending().await,
     }
 }
 
