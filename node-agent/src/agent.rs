@@ -233,6 +233,8 @@ async fn carry_out(
     now: Timestamp,
 ) -> PassOutcome {
     let mut outcome = PassOutcome::default();
+    // What failed is tried again in this pass; if that fails, too, it says so anew.
+    memory.api_due = memory.api_due.filter(|due| *due > now);
     let began = tokio::time::Instant::now();
     if !task.changed.is_empty() {
         let status =
@@ -434,7 +436,7 @@ async fn publish(
         return;
     }
     outcome.api_writes += 1;
-    match cluster.patch_status(&status).await {
+    match cluster.patch_status(&object.uid, &status).await {
         Ok(()) => {
             memory.api_due = None;
             memory.written = Some(WrittenStatus { uid: object.uid.clone(), status, at: now });

@@ -11,8 +11,9 @@ pub trait Cluster {
     /// The host's own object as the watch last showed it.
     fn seen(&self) -> Seen;
 
-    /// Writes the status (server-side apply, manager `lamina-agent`).
-    async fn patch_status(&mut self, status: &HostStateStatus) -> Result<(), ClusterError>;
+    /// Writes the status of the object with this uid (server-side apply, manager `lamina-agent`). Fails if another
+    /// object bears the name by now: its generations count anew, and what was measured for the old one is not true of it.
+    async fn patch_status(&mut self, uid: &str, status: &HostStateStatus) -> Result<(), ClusterError>;
 
     /// Renews the Lease that says this agent lives.
     async fn renew_lease(&mut self, now: Timestamp) -> Result<(), ClusterError>;

@@ -108,13 +108,13 @@ impl Cluster for KubeCluster {
         self.seen.borrow().clone()
     }
 
-    async fn patch_status(&mut self, status: &HostStateStatus) -> Result<(), ClusterError> {
+    async fn patch_status(&mut self, uid: &str, status: &HostStateStatus) -> Result<(), ClusterError> {
         let attempt = "write the status";
         let api: Api<DynamicObject> = Api::all_with(self.connected(attempt)?, &host_states());
         let patch = json!({
             "apiVersion": HostState::api_version(&()),
             "kind": HostState::kind(&()),
-            "metadata": { "name": self.host },
+            "metadata": { "name": self.host, "uid": uid },
             "status": status,
         });
         let parameters = PatchParams::apply(MANAGER).force();

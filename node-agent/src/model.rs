@@ -485,7 +485,7 @@ impl Cluster for ModelCluster {
         self.seen.clone()
     }
 
-    async fn patch_status(&mut self, status: &lamina_crds::HostStateStatus) -> Result<(), ClusterError> {
+    async fn patch_status(&mut self, _: &str, status: &lamina_crds::HostStateStatus) -> Result<(), ClusterError> {
         self.refuse("patching the status")?;
         self.statuses.push(status.clone());
         if let Seen::Object(object) = &mut self.seen {

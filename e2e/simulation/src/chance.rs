@@ -68,7 +68,7 @@ fn peace() -> Vec<Step> {
     for host in hosts() {
         let hands = ["api", "router", "worker", "extra"].map(|name| Hand::RepairProgram(program(name)));
         let cpus = (0..8).map(Hand::CpuOn);
-        let others = [Hand::AddUser("app".to_owned()), Hand::FreeDisk];
+        let others = [Hand::AddUser("app".to_owned()), Hand::FreeDisk, Hand::RemoveEmptyFragments];
         steps.extend(hands.into_iter().chain(cpus).chain(others).map(|hand| Step::Hand(host.clone(), hand)));
         steps.push(Step::Role(host, "app"));
     }

@@ -16,6 +16,8 @@ pub enum Hand {
     EditDropIn(UnitName),
     /// Empties a unit file: systemd takes it for masked.
     EmptyFragment(UnitName),
+    /// Removes unit files that are empty, as one does who is told that they are in the way.
+    RemoveEmptyFragments,
     /// Removes a unit file of ours.
     RemoveFragment(UnitName),
     /// Removes our drop-in.
@@ -72,6 +74,7 @@ impl Hand {
             Self::EditFragment(unit) => append(host, HostPath::fragment(unit).as_str(), "# by hand\n[Unit]\nAfter=x\n"),
             Self::EditDropIn(unit) => edit_drop_in(host, unit),
             Self::EmptyFragment(unit) => replace(host, HostPath::fragment(unit).as_str(), b""),
+            Self::RemoveEmptyFragments => remove_empty(host),
             Self::RemoveFragment(unit) => remove(host, HostPath::fragment(unit).as_str()),
             Self::RemoveDropIn(unit) => remove(host, HostPath::drop_in(unit).as_str()),
             Self::Disable(unit) => remove(host, HostPath::enablement(unit).as_str()),
@@ -135,6 +138,13 @@ fn append(host: &mut SimulatedHost, path: &str, text: &str) {
     if let Some(content) = host.disk.read(path) {
         host.disk.put(path, &[&content[..], text.as_bytes()].concat());
     }
+}
+
+fn remove_empty(host: &mut SimulatedHost) {
+    let is_empty = |path: &&str| host.disk.read(path).is_some_and(|content| content.is_empty());
+    let units = host.disk.list(UNIT_DIRECTORY).map(|(path, _)| path);
+    let empty: Vec<String> = units.filter(is_empty).map(str::to_owned).collect();
+    empty.iter().for_each(|path| remove(host, path));
 }
 
 fn replace(host: &mut SimulatedHost, path: &str, content: &[u8]) {

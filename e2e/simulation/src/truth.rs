@@ -302,9 +302,23 @@ pub fn leftovers(host: &SimulatedHost) -> Vec<String> {
     let pushed = host.disk.all().map(|(path, _)| path).filter(|path| path.starts_with(RUNTIME_CONTROL));
     // A copy of the accepted state on its way is written over by the next one.
     let staged = host.disk.all().map(|(path, _)| path).filter(|path| path.ends_with(".lamina-new"));
-    let staged = staged.filter(|path| !path.starts_with("/var/lib/lamina/"));
-    let files = pushed.filter(|path| path.ends_with(".conf") && !host.foreign.contains_key(*path));
+    let staged = staged.filter(|path| !path.starts_with("/var/lib/lamina/") && is_enforced(host, path));
+    let files = pushed.filter(|path| path.ends_with(".conf") && is_enforced(host, path));
     files.chain(staged).map(|path| format!("{path} was left behind")).collect()
+}
+
+/// Whether a file on its way, or a push, belongs to a topology that runs: what is released is left as it is.
+fn is_enforced(host: &SimulatedHost, path: &str) -> bool {
+    use lamina_crds::host_state::EntryState::Present;
+    let mut present = host.witness.wanted.values().filter(|entry| entry.state == Present);
+    let unit = path.split('/').find_map(|part| {
+        let part = part.strip_prefix('.').and_then(|part| part.strip_suffix(".lamina-new")).unwrap_or(part);
+        UnitName::new(part.strip_suffix(".d").unwrap_or(part)).ok()
+    });
+    present.any(|entry| {
+        unit.as_ref().is_some_and(|unit| unit.belongs_to(&entry.name))
+            || path.starts_with(&format!("/etc/lamina/files/{}/", entry.name))
+    })
 }
 
 /// Whether a unit of this name is a service whose fragment is on the disk.

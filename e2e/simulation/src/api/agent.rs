@@ -50,16 +50,22 @@ impl Cluster for AgentClient {
         })
     }
 
-    async fn patch_status(&mut self, status: &HostStateStatus) -> Result<(), ClusterError> {
+    async fn patch_status(&mut self, uid: &str, status: &HostStateStatus) -> Result<(), ClusterError> {
         let (author, host) = (self.author.clone(), self.host.clone());
         self.claim = Some((status.clone(), self.effects_on_hosts.host_effects()));
         let words = format!("patch status: {}", summary(status));
         let written = self.api.request(&author, &words, |store| {
-            store.change(&author, (Kind::HostState, &host, Part::Status), &Precondition::default(), |object| {
+            let precondition = Precondition { uid: Some(uid.to_owned()), resource_version: None };
+            store.change(&author, (Kind::HostState, &host, Part::Status), &precondition, |object| {
                 object.status = json!(status);
             })
         });
-        written.await.map(drop).map_err(|error| self.error("patch status", &error))
+        let written = written.await;
+        // What the server refused to take is no claim; what got lost on the way may have arrived.
+        if !matches!(written, Ok(_) | Err(WriteError::Unavailable)) {
+            self.claim = None;
+        }
+        written.map(drop).map_err(|error| self.error("patch status", &error))
     }
 
     async fn renew_lease(&mut self, now: Timestamp) -> Result<(), ClusterError> {
