@@ -41,7 +41,7 @@ async fn a_cgroup_write(example: &Example) -> Result<()> {
     example.on_host(&format!("echo 0-3 > {group}/cpuset.cpus")).await?;
     example.wait_cgroup("control", "cpuset.cpus.effective", "0-7").await?;
     told("a write into cpuset.cpus", begin);
-    example.wait_event(&["orchestrator-control.slice", "AllowedCPUs", "0-3"]).await
+    example.wait_event(&["orchestrator-control.slice", "0-3"]).await
 }
 
 async fn a_set_property(example: &Example) -> Result<()> {
@@ -50,7 +50,7 @@ async fn a_set_property(example: &Example) -> Result<()> {
     let asked = memory_max(example, "runner").await?;
     example.wait_cgroup("runner", "memory.max", &asked).await?;
     told("systemctl set-property", begin);
-    example.wait_event(&["orchestrator-runner.slice", "MemoryMax"]).await?;
+    example.wait_event(&["orchestrator-runner.slice"]).await?;
     let shown = async || {
         let (status, reason, message) = example.host_condition("Drifted").await?;
         Ok(status == "True" && reason == "ForeignDropIn" && message.contains("50-MemoryMax.conf"))

@@ -54,7 +54,6 @@ impl AgentService {
              After=dbus.service\n\
              StartLimitIntervalSec=0\n\n\
              [Service]\n\
-             ExecStartPre=+/bin/mkdir -p /run/systemd/system.control\n\
              ExecStartPre=/bin/sh -c 'cp {KEPT_TOKEN} {TOKEN}'\n\
              ExecStart={PROGRAM} {arguments}\n\
              Environment=RUST_LOG={log}\n\
@@ -65,9 +64,9 @@ impl AgentService {
              ProtectSystem=strict\n\
              ConfigurationDirectory=lamina\n\
              StateDirectory=lamina lamina-lab\n\
-             RuntimeDirectory=lamina lamina-lab\n\
+             RuntimeDirectory=lamina lamina-lab systemd/system.control\n\
              RuntimeDirectoryPreserve=yes\n\
-             ReadWritePaths=/etc/systemd/system /run/systemd/system.control\n\
+             ReadWritePaths=/etc/systemd/system\n\
              MemoryMax=128M\n\n\
              [Install]\n\
              WantedBy=multi-user.target\n"
