@@ -1,5 +1,7 @@
 //! The first five minutes: tells the story of one machine, each step with what it does, how long it took, and proof.
 
+#![expect(clippy::disallowed_methods, reason = "it tells how long things take")]
+
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 

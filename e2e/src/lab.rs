@@ -1,5 +1,7 @@
 //! A lab: a control plane with Lamina on it and hosts that it manages, in one folder; any number of labs live side by side.
 
+#![expect(clippy::disallowed_methods, reason = "it keeps the lab's record")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

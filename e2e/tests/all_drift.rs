@@ -1,6 +1,8 @@
 //! The whole path on real components: foreign hands are seen and healed, accidents converge, and what cannot be done is
 //! said with field, value and remedy.
 
+#![expect(clippy::disallowed_methods, reason = "it tells how long healing takes")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -134,7 +136,7 @@ async fn fifty_kills_during_applies_converge_without_restarts_in_vain() -> Resul
         let size = format!("{}Mi", 400 + round);
         example.edit("slices", "control", |slice| slice["memory"]["max"] = json!(size)).await?;
         tokio::time::sleep(Duration::from_millis(scatter(round) % 700)).await;
-        if scatter(round) % 2 == 0 {
+        if scatter(round).is_multiple_of(2) {
             example.fleet.kill_agent(HOST).await?;
         } else {
             example.fleet.kill_operator()?;

@@ -117,7 +117,10 @@ impl Hand {
             }
             Self::FillDisk => host.disk.is_full = true,
             Self::FreeDisk => host.disk.is_full = false,
-            Self::EditFile(path) => append(host, path, "BY=hand\n"),
+            Self::EditFile(path) => {
+                host.witness.is_file_in_doubt = true;
+                append(host, path, "BY=hand\n");
+            }
         }
     }
 }
@@ -135,7 +138,7 @@ fn edit_drop_in(host: &mut SimulatedHost, unit: &UnitName) {
 }
 
 fn append(host: &mut SimulatedHost, path: &str, text: &str) {
-    if let Some(content) = host.disk.read(path) {
+    if let Some(content) = host.disk.read(path).filter(|content| !content.is_empty()) {
         host.disk.put(path, &[&content[..], text.as_bytes()].concat());
     }
 }

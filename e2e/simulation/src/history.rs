@@ -246,7 +246,7 @@ impl History {
             if !self.world.failures.is_empty() {
                 return;
             }
-            let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(30));
+            let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(90));
             if is_quiet && self.everybody_lives() {
                 wrong = self.wrong();
                 if wrong.is_empty() {

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use lamina_crds::host_state::{ServiceEntry, SliceEntry};
+use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::slice_topology::{MemoryLimits, OnChange, TaskLimits};
 use lamina_crds::{Bytes, CpuSet, NodeSet, TopologyEntry, UnitKind, UnitName};
-use lamina_node_agent::host_path::{HostPath, RUNTIME_CONTROL};
+use lamina_node_agent::host_path::{HostPath, PERSISTENT_CONTROL, RUNTIME_CONTROL};
 use lamina_node_agent::property::{Properties, Property, Value};
 
 use crate::host::SimulatedHost;
+use crate::host::disk::Entry;
 use crate::host::loaded::{LoadState, Loaded, Program, load};
 use crate::host::systemd::{Activity, Process, is_enabled, slice_path, with_defaults};
 
@@ -34,7 +35,9 @@ pub fn remains(host: &SimulatedHost, entry: &TopologyEntry) -> Vec<String> {
     };
     let is_foreign =
         |path: &str| host.foreign.keys().any(|foreign| foreign == path || foreign.starts_with(&format!("{path}/")));
-    let files = host.disk.all().map(|(path, _)| path).filter(|path| belongs(path) && !is_foreign(path));
+    // Other people's settings of our units are theirs, and an empty directory says nothing.
+    let files = host.disk.all().filter(|(_, entry)| !matches!(entry, Entry::Directory)).map(|(path, _)| path);
+    let files = files.filter(|path| belongs(path) && !is_foreign(path) && !path.starts_with(PERSISTENT_CONTROL));
     let running = host
         .systemd
         .units
@@ -307,18 +310,23 @@ pub fn leftovers(host: &SimulatedHost) -> Vec<String> {
     files.chain(staged).map(|path| format!("{path} was left behind")).collect()
 }
 
-/// Whether a file on its way, or a push, belongs to a topology that runs: what is released is left as it is.
+/// Whether a file on its way, or a push, belongs to a unit that is to run: what is released is left as it is.
 fn is_enforced(host: &SimulatedHost, path: &str) -> bool {
-    use lamina_crds::host_state::EntryState::Present;
-    let mut present = host.witness.wanted.values().filter(|entry| entry.state == Present);
+    let mut present = host.witness.wanted.values().filter(|entry| entry.state == EntryState::Present);
     let unit = path.split('/').find_map(|part| {
         let part = part.strip_prefix('.').and_then(|part| part.strip_suffix(".lamina-new")).unwrap_or(part);
         UnitName::new(part.strip_suffix(".d").unwrap_or(part)).ok()
     });
     present.any(|entry| {
-        unit.as_ref().is_some_and(|unit| unit.belongs_to(&entry.name))
+        unit.as_ref().is_some_and(|unit| is_unit_of(entry, unit))
             || path.starts_with(&format!("/etc/lamina/files/{}/", entry.name))
     })
+}
+
+fn is_unit_of(entry: &TopologyEntry, unit: &UnitName) -> bool {
+    entry.services.iter().any(|service| service.unit == *unit)
+        || entry.slices.iter().any(|slice| slice.unit == *unit)
+        || UnitName::of_topology(&entry.name).is_ok_and(|own| own == *unit)
 }
 
 /// Whether a unit of this name is a service whose fragment is on the disk.

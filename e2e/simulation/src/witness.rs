@@ -23,6 +23,9 @@ pub struct Witness {
     pub violations: Vec<String>,
     /// Whether a foreign hand acted since the agent last looked.
     pub is_disturbed: bool,
+    /// Whether a delivered file was changed by others: a process may have been started from it, and only one that was
+    /// seen before certainly was not.
+    pub is_file_in_doubt: bool,
     /// The newest instruction of each topology.
     pub wanted: BTreeMap<TopologyName, TopologyEntry>,
     seen: Option<(String, i64)>,
@@ -227,6 +230,9 @@ impl Witness {
         };
         match (entry.state, attempt) {
             (EntryState::Absent, "stop") => Ok("it is to be absent".to_owned()),
+            (EntryState::Present, "stop") if self.is_file_in_doubt && !service.env_files.is_empty() => {
+                Ok("it may have been started from an edited file".to_owned())
+            }
             (EntryState::Present, "restart") => process_disagreement(host, entry, service, process)
                 .or_else(|| self.was_started_in_between(host, unit, process))
                 .ok_or_else(|| "it already runs what is asked".to_owned()),

@@ -193,9 +193,10 @@ impl World {
             self.operator = Some(operator);
             return;
         }
+        let is_current = self.api.with(|store| operator.client.view.is_current(store));
         let finished = run(controller::pass(&mut operator.memory, &mut operator.client, self.now));
         let claims = std::mem::take(&mut operator.client.claims);
-        for (topology, status) in claims {
+        for (topology, status) in claims.into_iter().filter(|_| is_current) {
             self.judge_topology(&topology, &status);
         }
         if finished.is_some() {

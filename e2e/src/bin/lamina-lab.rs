@@ -1,5 +1,7 @@
 //! The harness as a program: brings up hosts to play with, runs commands in them, takes them down again.
 
+#![expect(clippy::disallowed_methods, reason = "it reads the files that people put into hosts")]
+
 use std::{
     io::IsTerminal,
     io::Write,

@@ -1,5 +1,7 @@
 //! Waits for a fact instead of for a time.
 
+#![expect(clippy::disallowed_methods, reason = "it waits by the clock")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};

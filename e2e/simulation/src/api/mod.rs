@@ -38,13 +38,16 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct ApiServer(Rc<RefCell<Store>>);
 
+/// An object from one version of the store on; `None` where it was gone.
+type Version = (u64, Option<Arc<RawObject>>);
+
 /// Everything the API server keeps.
 #[derive(Debug)]
 pub struct Store {
     /// Counts every change.
     pub version: u64,
-    /// All versions of all objects, oldest first; `None` where the object was gone.
-    history: BTreeMap<(Kind, String), Vec<(u64, Option<Arc<RawObject>>)>>,
+    /// All versions of all objects, oldest first.
+    history: BTreeMap<(Kind, String), Vec<Version>>,
     /// Which entries of a HostState the operator applied, by host.
     applied: BTreeMap<String, BTreeSet<String>>,
     /// Whether nobody can reach it.

@@ -23,6 +23,11 @@ impl View {
         self.0.len() == KINDS.len()
     }
 
+    /// Whether the client has seen everything that there is.
+    pub fn is_current(&self, store: &Store) -> bool {
+        self.0.values().all(|version| *version == store.version)
+    }
+
     /// The watches catch up, unless the server is away.
     pub fn catch_up(&mut self, store: &Store) {
         if !store.is_away {

@@ -1,5 +1,7 @@
 //! Runs named and random histories and says how many there were and how fast; tells one as a story.
 
+#![expect(clippy::disallowed_methods, reason = "it tells how long the histories took")]
+
 use std::process::ExitCode;
 use std::time::Instant;
 

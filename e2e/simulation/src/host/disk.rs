@@ -153,12 +153,7 @@ impl Disk {
                 file.durable = Some(Rc::clone(&file.content));
             }
             Some(Entry::Directory) => {
-                let (settled, pending): (Vec<Change>, Vec<Change>) =
-                    std::mem::take(&mut self.pending).into_iter().partition(|change| {
-                        change.directory() == path
-                            || matches!(change, Change::Set(name, Entry::Directory)
-                                if path == &**name || path.starts_with(&format!("{name}/")))
-                    });
+                let (settled, pending) = self.settled_by(path);
                 self.pending = pending;
                 for change in settled {
                     change.carry_out(&mut self.durable);
@@ -166,6 +161,26 @@ impl Disk {
             }
             Some(Entry::Link(_)) | None => {}
         }
+    }
+
+    /// Splits the pending changes: those in the directory itself, and in each directory above everything up to the making
+    /// of the next one below.
+    fn settled_by(&mut self, path: &str) -> (Vec<Change>, Vec<Change>) {
+        let pending = std::mem::take(&mut self.pending);
+        let makes = |change: &Change| matches!(change, Change::Set(name, Entry::Directory) if path == &**name || path.starts_with(&format!("{name}/")));
+        let last: BTreeMap<String, usize> = pending
+            .iter()
+            .enumerate()
+            .filter(|(_, change)| makes(change))
+            .map(|(at, change)| (change.directory().to_owned(), at))
+            .collect();
+        let (mut settled, mut kept) = (Vec::new(), Vec::new());
+        for (at, change) in pending.into_iter().enumerate() {
+            let directory = change.directory();
+            let is_settled = directory == path || last.get(directory).is_some_and(|last| at <= *last);
+            if is_settled { settled.push(change) } else { kept.push(change) }
+        }
+        (settled, kept)
     }
 
     /// Renames a file over another one of the same directory.

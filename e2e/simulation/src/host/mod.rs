@@ -99,6 +99,7 @@ impl SimulatedHost {
 
     /// The power goes and comes back: what is not durable may be lost.
     pub fn lose_power(&mut self, random: &mut Random) {
+        self.witness.is_file_in_doubt = true;
         self.disk.lose_power(random);
         self.boot();
     }
