@@ -11,7 +11,7 @@ pub trait Cluster {
     /// The host's own object as the watch last showed it.
     fn seen(&self) -> Seen;
 
-    /// Writes the status of the object with this uid (server-side apply, manager `lamina-agent`). Fails if another
+    /// Writes the status of the object with this uid (field manager `lamina-agent`). Fails if another
     /// object bears the name by now: its generations count anew, and what was measured for the old one is not true of it.
     async fn patch_status(&mut self, uid: &str, status: &HostStateStatus) -> Result<(), ClusterError>;
 

@@ -54,19 +54,20 @@ fn database(root: &Root, path: &str) -> io::Result<Vec<Vec<String>>> {
     Ok(text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect())
 }
 
-/// Whether the user may use the file at a path so, and if not, why. Without a user only the file itself is judged.
+/// Whether the user may use the file at a path so, and if not, why, as the rest of a sentence that begins with the path.
+/// Without a user only the file itself is judged.
 pub fn usable(root: &Root, path: &str, user: Option<&User>, access: Access) -> Result<(), String> {
     let stat = walk(root, path, user)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(format!("{path} is not a regular file"));
+        return Err("is not a regular file".to_owned());
     }
     let bit = match access {
         Access::Read => 0o4,
         Access::Execute => 0o1,
     };
     match user {
-        Some(user) if !may(user, &stat, bit) => Err(format!("{path} is not {} by its user", access.word())),
-        None if stat.st_mode & (bit * 0o111) == 0 => Err(format!("{path} is not {} by anybody", access.word())),
+        Some(user) if !may(user, &stat, bit) => Err(format!("is not {} by its user", access.word())),
+        None if stat.st_mode & (bit * 0o111) == 0 => Err(format!("is not {} by anybody", access.word())),
         Some(_) | None => Ok(()),
     }
 }
@@ -91,12 +92,12 @@ fn walk(root: &Root, path: &str, user: Option<&User>) -> Result<Stat, String> {
             continue;
         }
         let directory = format!("/{}", here.join("/"));
-        let (stat, target) = entry(root, &directory, &name, user).map_err(|why| format!("{path}: {why}"))?;
+        let (stat, target) = entry(root, &directory, &name, user)?;
         match target {
             Some(target) => {
                 links += 1;
                 if links > MOST_LINKS {
-                    return Err(format!("{path} has more than {MOST_LINKS} links on the way"));
+                    return Err(format!("has more than {MOST_LINKS} links on the way"));
                 }
                 if target.starts_with('/') {
                     here.clear();
@@ -107,7 +108,7 @@ fn walk(root: &Root, path: &str, user: Option<&User>) -> Result<Stat, String> {
             None => here.push(name),
         }
     }
-    Err(format!("{path} is not a regular file"))
+    Err("is not a regular file".to_owned())
 }
 
 /// The components of a path, last one first.
@@ -119,18 +120,18 @@ fn components(path: &str) -> Vec<String> {
 fn entry(root: &Root, directory: &str, name: &str, user: Option<&User>) -> Result<(Stat, Option<String>), String> {
     let gone = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "is missing".to_owned(),
-        _ => error.to_string(),
+        _ => format!("cannot be looked at: {error}"),
     };
     let opened = root.open(&HostPath::new(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(gone)?;
-    let searched = rustix::fs::fstat(&opened).map_err(|error| error.to_string())?;
+    let searched = rustix::fs::fstat(&opened).map_err(|error| gone(error.into()))?;
     if user.is_some_and(|user| !may(user, &searched, 0o1)) {
-        return Err(format!("its user may not enter {directory}"));
+        return Err(format!("is out of reach: its user may not enter {directory}"));
     }
     let stat = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| gone(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         return Ok((stat, None));
     }
-    let target = rustix::fs::readlinkat(&opened, name, Vec::new()).map_err(|error| error.to_string())?;
+    let target = rustix::fs::readlinkat(&opened, name, Vec::new()).map_err(|error| gone(error.into()))?;
     Ok((stat, Some(target.to_string_lossy().into_owned())))
 }
 
@@ -193,9 +194,9 @@ mod tests {
         assert_eq!(usable(&root, PROGRAM, None, Access::Execute), Ok(()));
         set_mode(host.path(), "opt/orchestrator/bin/router", 0o644);
         let error = usable(&root, PROGRAM, None, Access::Execute).expect_err("not executable");
-        assert_eq!(error, "/opt/orchestrator/bin/router is not executable by anybody");
+        assert_eq!(error, "is not executable by anybody");
         let error = usable(&root, "/opt/orchestrator/bin/none", None, Access::Execute).expect_err("missing");
-        assert_eq!(error, "/opt/orchestrator/bin/none: is missing");
+        assert_eq!(error, "is missing");
         assert!(usable(&root, "/opt/orchestrator/bin", None, Access::Execute).is_err());
     }
 

@@ -83,7 +83,7 @@ impl RealHost {
         let executable = |path: &_| preflight::usable(&self.root, path, None, Access::Execute);
         let readable = |path: &_, user: &_| match users.get(user) {
             Some(user) => preflight::usable(&self.root, path, Some(user), Access::Read),
-            None => Err(format!("user {user} does not exist")),
+            None => Err(format!("has no reader: user {user} does not exist")),
         };
         Ok(ObservedHost {
             boot_id: boot.unwrap_or_default().trim().to_owned(),
