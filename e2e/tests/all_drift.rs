@@ -166,7 +166,9 @@ async fn a_vendor_unit_keeps_its_name(example: &Example) -> Result<()> {
     example.fleet.apply(&example::text()?).await?;
     let told = async || {
         let (status, reason, message) = example.host_condition("Stalled").await?;
-        Ok(status == "True" && reason == "NameTaken" && message.contains("/lib/systemd/system/orchestrator-api.service"))
+        Ok(status == "True"
+            && reason == "NameTaken"
+            && message.contains("/lib/systemd/system/orchestrator-api.service"))
     };
     example.fleet.wait("a name that a vendor's unit has is said to be taken", PATIENCE, told).await?;
     let ours = example.on_host("ls /etc/systemd/system/orchestrator-api.service 2>&1; true").await?;

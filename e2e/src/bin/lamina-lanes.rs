@@ -122,7 +122,10 @@ fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
             step(Counts::Once, "cargo clippy --quiet --workspace --all-targets -- -D warnings"),
             step(Counts::Once, &format!("{} check --hide-inclusion-graph bans licenses sources", cargo_deny())),
         ],
-        Lane::Unit => vec![step(Counts::Tests, "cargo test --quiet --workspace --exclude lamina-e2e")],
+        Lane::Unit => vec![
+            step(Counts::Tests, "cargo test --quiet --workspace --exclude lamina-e2e"),
+            step(Counts::Tests, "cargo test --quiet -p lamina-e2e --lib --bins"),
+        ],
         Lane::Simulation => {
             let histories = format!("target/debug/lamina-simulate --budget {}", arguments.histories);
             vec![step(Counts::Nothing, binaries), step(Counts::Once, &histories)]
