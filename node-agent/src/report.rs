@@ -17,7 +17,7 @@ use crate::preflight::{Held, OLDEST_SYSTEMD, Refusal};
 use crate::verify::{Verification, verify};
 
 /// What Ready says when nothing is left to say.
-pub const AS_ASKED: &str = "every thread, page and limit is where it was asked to be";
+pub const AS_ASKED: &str = "every thread, memory node and limit is as it was asked to be";
 
 /// Everything a status follows from.
 #[derive(Clone, Copy, Debug)]

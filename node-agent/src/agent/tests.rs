@@ -111,7 +111,7 @@ fn a_fresh_host_takes_one_reload_and_starts_in_order() {
     assert_eq!(status.topologies[0].state, Some(EntryState::Present));
     assert_eq!(status.topologies[0].revision, Some(example().revision));
     assert_eq!(status.summary.map(|summary| (summary.services, summary.services_ready)), Some((8, 8)));
-    assert_eq!(world.told().2, "every thread, page and limit is where it was asked to be");
+    assert_eq!(world.told().2, "every thread, memory node and limit is as it was asked to be");
 }
 
 #[test]
