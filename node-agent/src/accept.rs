@@ -107,6 +107,9 @@ fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntr
         return AcceptedEntry { entry, reached_by: String::new(), written: BTreeSet::new() };
     };
     let same = former.entry.state == entry.state && former.entry.digest() == entry.digest();
+    if same && !former.reached_by.is_empty() {
+        return AcceptedEntry { entry, ..former.clone() };
+    }
     let reached_by = if same { former.reached_by.clone() } else { String::new() };
     // Delivered files bear no mark: whatever the former entry asked for may have been written.
     let delivered = render(&former.entry).map(|desired| desired.files.into_keys().collect()).unwrap_or_default();

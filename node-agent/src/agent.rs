@@ -117,12 +117,17 @@ struct Task {
     hold: Option<Refusal>,
     /// Entries with an instruction that was not there before.
     changed: BTreeSet<TopologyName>,
+    /// Whether the instruction could not be stored: nothing that is reported speaks of it.
+    is_unstored: bool,
     problems: Vec<String>,
 }
 
 impl Task {
     fn generation(&self) -> i64 {
         let Some(object) = &self.object else { return self.accepted.generation };
+        if self.is_unstored {
+            return if object.uid == self.accepted.uid { self.accepted.generation } else { 0 };
+        }
         // A lagging replica may show an older object than the one that is followed.
         let followed = if object.uid == self.accepted.uid { self.accepted.generation } else { object.generation };
         object.generation.max(followed)
@@ -151,6 +156,7 @@ async fn prepare(
         accepted: former,
         refused: BTreeMap::new(),
         changed: BTreeSet::new(),
+        is_unstored: false,
         problems: Vec::new(),
         object,
         hardware,
@@ -169,7 +175,10 @@ async fn prepare(
                     task.changed = changed.map(|(name, _)| name.clone()).collect();
                     task.accepted = accepted;
                 }
-                Err(error) => task.problems.push(format!("the instruction is not followed yet: {error}")),
+                Err(error) => {
+                    task.is_unstored = true;
+                    task.problems.push(format!("the instruction is not followed yet: {error}"));
+                }
             }
         }
     }
@@ -476,9 +485,22 @@ fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -
     let unfinished = !work.problems.is_empty() || !work.remaining.steps.is_empty() || missing;
     let unsaid = task.object.is_some() && (memory.api_due.is_some() || !memory.events.is_empty());
     let retry = ((unfinished && !ready) || unsaid).then(|| memory.api_due.unwrap_or(now + RETRY).max(now + RETRY));
-    let times = [memory.health.due(now), memory.drift.due(now), memory.reload_due.filter(|at| *at > now), retry];
+    let times = [
+        memory.health.due(now),
+        memory.drift.due(now),
+        memory.reload_due.filter(|at| *at > now),
+        rewrite(memory, task),
+        retry,
+    ];
     let first = times.into_iter().flatten().chain(late).min()?;
     Some(first.duration_since(now).unsigned_abs())
+}
+
+/// When a status that does not stand in the object as it was written is written again.
+fn rewrite(memory: &Memory, task: &Task) -> Option<Timestamp> {
+    let (written, object) = (memory.written.as_ref()?, task.object.as_ref()?);
+    let differs = written.uid == object.uid && object.status.as_ref() != Some(&written.status);
+    differs.then(|| written.at + REWRITE)
 }
 
 #[cfg(test)]

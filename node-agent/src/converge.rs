@@ -73,6 +73,7 @@ pub async fn converge(
         }
         work.held.waiting = memory.health.waiting(now);
         work.held.waiting.extend(work.started.iter().cloned());
+        work.held.unknown = unknown(memory, &work);
         let plan = next(&mut work, desired);
         if round == 0 {
             let found = plan.steps.iter().flat_map(|step| &step.findings);
@@ -119,6 +120,13 @@ async fn observe(host: &mut impl Host, desired: &DesiredHost, hardware: &Hardwar
             false
         }
     }
+}
+
+/// Services whose process was not seen in an earlier pass.
+fn unknown(memory: &Memory, work: &Work) -> BTreeSet<UnitName> {
+    let units = work.observed.iter().flat_map(|observed| &observed.units);
+    let running = units.filter(|(_, seen)| seen.main_pid != 0);
+    running.filter(|(unit, seen)| !memory.health.knows(unit, seen)).map(|(unit, _)| unit.clone()).collect()
 }
 
 fn scope(desired: &DesiredHost) -> Scope {

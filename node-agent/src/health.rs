@@ -83,6 +83,11 @@ impl Health {
         !self.failing.contains_key(unit) && self.running.get(unit).is_some_and(settled)
     }
 
+    /// Whether this very process was seen in an earlier pass.
+    pub fn knows(&self, unit: &UnitName, seen: &ObservedUnit) -> bool {
+        self.running.get(unit).is_some_and(|known| known.invocation == seen.invocation)
+    }
+
     /// Services whose next try is not due yet.
     pub fn waiting(&self, now: Timestamp) -> BTreeSet<UnitName> {
         let due_later = self.failing.iter().filter(|(_, failing)| failing.retry_at > now);

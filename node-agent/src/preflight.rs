@@ -7,9 +7,9 @@ use lamina_crds::conditions::Reason;
 use lamina_crds::{Hardware, TopologyName, UnitName};
 
 use crate::desired::{DesiredEntry, DesiredHost, DesiredService, DesiredSlice};
-use crate::host_path::HostPath;
+use crate::host_path::{HostPath, UNIT_DIRECTORY};
 use crate::marker::{Mark, mark};
-use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
+use crate::observed::{ObservedFile, ObservedHost};
 
 /// What is not to be touched now, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Held {
     pub units: BTreeMap<UnitName, Refusal>,
     /// Services that failed and are tried again later.
     pub waiting: BTreeSet<UnitName>,
+    /// Services whose process was not seen before: nobody can tell what their files held when it started.
+    pub unknown: BTreeSet<UnitName>,
 }
 
 /// Why something is not touched.
@@ -147,7 +149,7 @@ fn taken_name(
     let foreign = foreign.or_else(|| linked_directory(&directory, observed));
     let link = || foreign_link(unit, observed);
     let ours_on_disk = observed.files.contains_key(&fragment);
-    foreign.or_else(link).or_else(|| vendor_unit(unit, observed.units.get(unit)?, ours_on_disk))
+    foreign.or_else(link).or_else(|| vendor_unit(unit, observed, ours_on_disk))
 }
 
 fn foreign_file(
@@ -207,7 +209,8 @@ pub fn points_at(target: &str, unit: &UnitName) -> bool {
 }
 
 /// A unit that systemd knows from another place: a vendor's, a generated or a transient one, or a mask.
-fn vendor_unit(unit: &UnitName, seen: &ObservedUnit, ours_on_disk: bool) -> Option<Refusal> {
+fn vendor_unit(unit: &UnitName, observed: &ObservedHost, ours_on_disk: bool) -> Option<Refusal> {
+    let seen = observed.units.get(unit)?;
     let path = seen.fragment_path.as_str();
     let elsewhere = !path.is_empty() && path != HostPath::fragment(unit).as_str();
     let stronger = OUTRANKING.iter().any(|directory| path.starts_with(directory));
@@ -215,7 +218,10 @@ fn vendor_unit(unit: &UnitName, seen: &ObservedUnit, ours_on_disk: bool) -> Opti
         let message = format!("{unit} is already a unit of this host ({path}); rename the topology or the unit");
         return Some(Refusal::new(Reason::NameTaken, message));
     }
-    (seen.load_state == "masked" && !ours_on_disk).then(|| {
+    // What masked it may be gone by now: then only a reload is missing.
+    let own = std::iter::once(UNIT_DIRECTORY).chain(OUTRANKING).chain(["/run/systemd/system"]);
+    let mut masks = own.map(|directory| HostPath::new(format!("{}/{unit}", directory.trim_end_matches('/'))));
+    (seen.load_state == "masked" && !ours_on_disk && masks.any(|path| observed.files.contains_key(&path))).then(|| {
         let message = format!("{unit} is masked on this host; unmask it, or rename the topology or the unit");
         Refusal::new(Reason::NameTaken, message)
     })

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use lamina_crds::UnitName;
+use lamina_crds::slice_topology::OnChange;
 
 use super::{Class, Effect, Entry, Finding, Hand, Step};
-use crate::desired::{DesiredHost, TextDigests};
+use crate::desired::{DesiredHost, DesiredService, TextDigests, UnitText};
 use crate::host_path::{DROP_IN, FILES, HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
 use crate::property::Property;
@@ -18,26 +19,57 @@ pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
     }
     let own = |unit: &UnitName| HostPath::own_environment(entry.name, unit);
     let held: BTreeSet<HostPath> = entry.held.units.keys().map(own).collect();
-    let delivered = entry.entry.files.iter().filter(|(path, _)| !held.contains(path));
-    let delivered = delivered.filter_map(|(path, content)| write(entry.observed, None, path, content));
-    let slices = entry.entry.slices.iter().filter(|slice| entry.is_free(&slice.unit)).flat_map(|slice| {
-        let files = [
-            (HostPath::drop_in(&slice.unit), &slice.text.drop_in),
-            (HostPath::fragment(&slice.unit), &slice.text.fragment),
-        ];
-        files.into_iter().filter_map(|(path, content)| write(entry.observed, Some(&slice.unit), &path, content))
-    });
-    let free = || entry.entry.services.iter().filter(|service| entry.is_free(&service.unit));
-    let services = free().flat_map(|service| {
-        let unit = &service.unit;
-        let files =
-            [(HostPath::drop_in(unit), &service.text.drop_in), (HostPath::fragment(unit), &service.text.fragment)];
-        let writes = files.into_iter().filter_map(|(path, content)| write(entry.observed, Some(unit), &path, content));
-        writes.map(|step| step.after([service.slice.clone()])).collect::<Vec<Step>>()
-    });
-    let links = free().filter_map(|service| link(entry.observed, &service.unit, &service.slice));
-    let groups: [Vec<Step>; 4] = [delivered.collect(), slices.collect(), services.collect(), links.collect()];
-    groups.into_iter().flat_map(with_syncs).collect()
+    let delivered: Vec<(&HostPath, &String)> =
+        entry.entry.files.iter().filter(|(path, _)| !held.contains(*path)).collect();
+    let mut files = Group::default();
+    for (path, content) in &delivered {
+        files.add(path, write(entry.observed, None, path, content));
+    }
+    let mut slices = Group::default();
+    for slice in entry.entry.slices.iter().filter(|slice| entry.is_free(&slice.unit)) {
+        slices.add_texts(entry, &slice.unit, &slice.text, None);
+    }
+    let mut services = Group::default();
+    let mut links = Group::default();
+    for service in entry.entry.services.iter().filter(|service| entry.is_free(&service.unit)) {
+        services.add_texts(entry, &service.unit, &service.text, Some(&service.slice));
+        links.add(&HostPath::enablement(&service.unit), link(entry.observed, &service.unit, &service.slice));
+    }
+    let mut steps = entry.stops_in_doubt(&delivered);
+    steps.extend(in_order([files, slices, services, links]));
+    steps
+}
+
+/// Files of one kind, with what is to be done to some of them.
+#[derive(Default)]
+struct Group {
+    directories: BTreeSet<HostPath>,
+    steps: Vec<Step>,
+}
+
+impl Group {
+    fn add(&mut self, path: &HostPath, step: Option<Step>) {
+        self.directories.extend(lineage(path));
+        self.steps.extend(step);
+    }
+
+    fn add_texts(&mut self, entry: &Entry<'_>, unit: &UnitName, text: &UnitText, slice: Option<&UnitName>) {
+        let files = [(HostPath::drop_in(unit), &text.drop_in), (HostPath::fragment(unit), &text.fragment)];
+        for (path, content) in files {
+            let step = write(entry.observed, Some(unit), &path, content);
+            self.add(&path, step.map(|step| step.after(slice.cloned())));
+        }
+    }
+}
+
+/// The groups one after the other. What stands before something that changes is made durable first even if it is right
+/// already: whoever wrote it may have died before its name was durable, and a power cut must not leave a service without
+/// its slice or its files.
+fn in_order(groups: [Group; 4]) -> Vec<Step> {
+    let last = groups.iter().rposition(|group| !group.steps.is_empty());
+    let needed = groups.into_iter().take(last.map_or(0, |last| last + 1));
+    let sync = |directory: HostPath| Step::new(Class::Live, Effect::Sync { directory });
+    needed.flat_map(|Group { directories, steps }| steps.into_iter().chain(directories.into_iter().map(sync))).collect()
 }
 
 /// The steps, followed by what makes their names durable.
@@ -115,6 +147,37 @@ fn link(observed: &ObservedHost, unit: &UnitName, slice: &UnitName) -> Option<St
 }
 
 impl Entry<'_> {
+    /// Services that may have been started from other files than those that are asked for: a file they read differs, and
+    /// nobody saw whether it did when they started. They are stopped before the file is put right, so that whatever
+    /// happens then they start from it.
+    fn stops_in_doubt(&self, delivered: &[(&HostPath, &String)]) -> Vec<Step> {
+        let differs = |path: &HostPath, content: &str| !matches!(self.observed.files.get(path), Some(ObservedFile::Regular { content: found }) if found == content.as_bytes());
+        let wrong: Vec<&HostPath> =
+            delivered.iter().filter(|(path, content)| differs(path, content)).map(|(path, _)| *path).collect();
+        let in_doubt = self.entry.services.iter().filter(|service| {
+            let seen = self.observed.units.get(&service.unit);
+            let started_so = seen.and_then(|seen| seen.started_from.as_ref()) == Some(&service.digests);
+            let reads = wrong.iter().any(|path| service.text.fragment.contains(path.as_str()));
+            reads
+                && started_so
+                && service.on_change == OnChange::Restart
+                && self.is_free(&service.unit)
+                && self.held.unknown.contains(&service.unit)
+        });
+        let stop = |service: &DesiredService| {
+            let finding = Finding {
+                object: service.unit.to_string(),
+                subject: "started text".to_owned(),
+                found: "perhaps started from an edited file".to_owned(),
+                wanted: service.digests.start.clone(),
+                hand: Hand::Unknown,
+            };
+            let effect = Effect::Stop { unit: service.unit.clone() };
+            Step::new(Class::Restart, effect).of(&service.unit).because(finding)
+        };
+        in_doubt.map(stop).collect()
+    }
+
     /// Units whose loaded state is not what stands on disk, or no longer on disk.
     pub(super) fn stale_units(&self) -> Vec<Finding> {
         let slices = self.entry.slices.iter().map(|slice| (&slice.unit, None));

@@ -197,3 +197,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_stands_before_a_change_is_made_durable_first() {
+    let desired = desired();
+    let mut host = fresh(true);
+    let unit = UnitName::new("orchestrator-api.service").expect("legal");
+    host.files.remove(&HostPath::fragment(&unit));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let scope = Scope { topologies: desired.entries.keys().cloned().collect(), ..Scope::default() };
+    let observed = runtime.block_on(host.observe(&scope)).expect("a look");
+    let steps = plan(&desired, &observed, &Held::default()).steps;
+    let place = |wanted: &dyn Fn(&Effect) -> bool| steps.iter().position(|step| wanted(&step.effect));
+    let slice = HostPath::drop_in(&UnitName::new("orchestrator-control.slice").expect("legal")).directory();
+    let synced = place(&|effect| matches!(effect, Effect::Sync { directory } if *directory == slice));
+    let written = place(&|effect| matches!(effect, Effect::Write { .. }));
+    assert!(synced.is_some() && synced < written, "{steps:?}");
+}

@@ -3,6 +3,7 @@
 use super::*;
 use crate::desired::DesiredHost;
 use crate::model::{example, hardware};
+use crate::observed::ObservedUnit;
 use crate::render::render;
 
 fn desired() -> DesiredHost {
@@ -51,10 +52,22 @@ fn a_vendors_unit_of_the_same_name_is_left_to_the_vendor() {
     let refusal = refusal_of("api.service", vendor).expect("a refusal");
     assert_eq!(refusal.reason, Reason::NameTaken);
     assert!(refusal.message.contains("/usr/lib/systemd/system/orchestrator-api.service"), "{}", refusal.message);
-    let masked = ObservedUnit { load_state: "masked".to_owned(), ..ObservedUnit::default() };
-    assert_eq!(refusal_of("api.service", masked).map(|refusal| refusal.reason), Some(Reason::NameTaken));
     let implicit = ObservedUnit { load_state: "loaded".to_owned(), ..ObservedUnit::default() };
     assert_eq!(refusal_of("control.slice", implicit), None, "a slice that only its name made is free");
+}
+
+#[test]
+fn a_mask_counts_as_long_as_it_stands_on_disk() {
+    let desired = desired();
+    let api = unit("api.service");
+    let mut observed = bare(&desired);
+    let masked = ObservedUnit { load_state: "masked".to_owned(), ..ObservedUnit::default() };
+    observed.units.insert(api.clone(), masked);
+    assert!(preflight(&desired, &observed, &hardware()).units.is_empty(), "only a reload is missing");
+    let link = ObservedFile::Link { target: "/dev/null".to_owned() };
+    observed.files.insert(HostPath::new(format!("/run/systemd/system/{api}")), link);
+    let held = preflight(&desired, &observed, &hardware());
+    assert_eq!(held.units.get(&api).map(|refusal| refusal.reason), Some(Reason::NameTaken));
 }
 
 #[test]
