@@ -14,6 +14,6 @@ lint unit simulation api bus host all:
 simulate:
 	@cargo run --quiet -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET))
 bench:
-	@./e2e/ready && cargo build --quiet --workspace --bins --release && $(RUN) lamina-lab -- bench
+	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen

@@ -1,5 +1,6 @@
 //! The harness: real control planes and real systemd hosts that tests, the demo and `lamina-lab` are made of.
 
+pub mod bench;
 pub mod cache;
 pub mod control_plane;
 pub mod demo;

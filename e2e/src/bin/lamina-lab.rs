@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lamina_e2e::{
+    bench,
     cache::Cache,
     demo::{self, Story},
     fleet::example::HOST,
@@ -86,6 +87,15 @@ enum Verb {
     Demo(Shape),
     /// Remove what an interrupted demo left
     DemoDown,
+    /// Measure what Lamina costs, and how fast it is compared to a shell script
+    Bench {
+        /// bookworm (systemd 252) or trixie (systemd 257)
+        #[arg(long, default_value_t = Suite::Bookworm)]
+        suite: Suite,
+        /// How many fresh hosts the agent and each script get
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// Renew the tokens of a lab until it is taken down
     #[command(hide = true)]
     Tend,
@@ -150,6 +160,7 @@ async fn run(Arguments { state, name, verb }: Arguments) -> Result<ExitCode> {
         Verb::Kubeconfig => println!("{}", lab.fleet().await?.control_plane.kubeconfig_admin().display()),
         Verb::Demo(shape) => demo(&Lab::new(&state, DEMO)?, shape).await?,
         Verb::DemoDown => Lab::new(&state, DEMO)?.take_down().await?,
+        Verb::Bench { suite, rounds } => bench::bench(suite, rounds).await?,
         Verb::Tend => lab.tend().await?,
         Verb::Image(shape) => image(shape).await?,
         // The guest would take what is said here for the server's words; the closed connection says enough.
