@@ -29,8 +29,9 @@ pub const DISK: &str = "disk.qcow2";
 pub const API_SERVER: &str = "10.0.2.100:6443";
 
 /// What makes an emulated machine boot fast; AppArmor and SELinux stay off.
-const KERNEL: &str = "console=ttyS0 rdinit=/init quiet mitigations=off no_timer_check tsc=reliable random.trust_cpu=on \
-                      rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 apparmor=0 systemd.show_status=0";
+/// A kernel that falls over the emulator's races while it boots (6.12 does now and then on a busy machine) boots again.
+const KERNEL: &str = "console=ttyS0 rdinit=/init quiet oops=panic panic=1 mitigations=off \
+                      no_timer_check tsc=reliable random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 apparmor=0 systemd.show_status=0";
 
 /// The hardware of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
