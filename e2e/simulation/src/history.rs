@@ -11,7 +11,7 @@ use lamina_crds::{HostStateStatus, SliceTopologyStatus};
 
 use crate::accident::{Accident, Outage};
 use crate::api::admission::{Author, Part};
-use crate::api::{Kind as ObjectKind, Precondition, object};
+use crate::api::{Kind as ObjectKind, Precondition};
 use crate::asked::{entries_of, is_selected};
 use crate::hand::Hand;
 use crate::host::Kind;
@@ -171,28 +171,8 @@ impl History {
     }
 
     fn apply(&mut self, name: &'static str, wish: &Wish) {
-        self.world.story.tell("user", || format!("applies {name}: {}", wish.json()));
         self.wishes.insert(name, wish.clone());
-        self.world.removed.remove(name);
-        self.world.api.with(|store| {
-            let spec = wish.json();
-            let is_leaving = store.get(ObjectKind::SliceTopology, name).is_some_and(|o| o.deletion_asked.is_some());
-            if is_leaving {
-                // The user's tool waits until the old object is gone; histories do not wait.
-                store.delete_by_force(ObjectKind::SliceTopology, name);
-            }
-            match store.get(ObjectKind::SliceTopology, name) {
-                None => {
-                    drop(store.create(&Author::Admin, ObjectKind::SliceTopology, object(name, BTreeMap::new(), spec)))
-                }
-                Some(_) => drop(store.change(
-                    &Author::Admin,
-                    (ObjectKind::SliceTopology, name, Part::Whole),
-                    &Precondition::default(),
-                    |topology| topology.spec = spec,
-                )),
-            }
-        });
+        self.world.apply(name, wish);
     }
 
     fn delete(&mut self, name: &'static str) {

@@ -77,27 +77,34 @@ impl Tally {
         }
     }
 
-    /// A scenario with two accidents, at every pair of effects: a death at both, and other kinds by chance. With a budget
-    /// below the number of pairs, so many of them by chance.
-    pub fn pairs(&mut self, scenario: &Scenario, budget: Option<u64>, random: &mut Random) {
-        let version = *random.pick(&VERSIONS).unwrap_or(&252);
-        let base = undisturbed(scenario, version);
-        let effects = happen(&base.setting, &base.steps).effects;
-        match budget {
-            Some(budget) if budget < effects * effects / 2 => {
-                for _ in 0..budget {
-                    let first = random.below(effects as usize) as u64;
-                    let second = first + 1 + random.below(effects as usize) as u64;
+    /// A scenario with two accidents, at every pair of effects: half of them deaths, the others of any kind.
+    pub fn pairs(&mut self, scenario: &Scenario, random: &mut Random) {
+        for version in VERSIONS {
+            let base = undisturbed(scenario, version);
+            let effects = happen(&base.setting, &base.steps).effects;
+            for first in 0..effects {
+                // What comes after the first accident may take more effects than before: some lie beyond the end.
+                for second in first + 1..effects + 8 {
                     self.pair(scenario, version, &base, (first, second), random);
                 }
             }
-            _ => {
-                for first in 0..effects {
-                    // What comes after the first accident may take more effects than before: some beyond the end.
-                    for second in first + 1..effects + 8 {
-                        self.pair(scenario, version, &base, (first, second), random);
-                    }
-                }
+        }
+    }
+
+    /// So many histories of a scenario, each with one or two accidents by chance.
+    pub fn sample(&mut self, scenario: &Scenario, count: u64, random: &mut Random) {
+        for turn in 0..count {
+            let version = VERSIONS[turn as usize % VERSIONS.len()];
+            let base = undisturbed(scenario, version);
+            let effects = happen(&base.setting, &base.steps).effects as usize;
+            let first = random.below(effects) as u64;
+            if random.chance(30) {
+                let accidents = [(first, random.pick(&ACCIDENTS).cloned().unwrap_or(Accident::DeathAfter))];
+                let name = || format!("{} (systemd {version}), {accidents:?}", scenario.name);
+                self.try_one(name, with(&base, &accidents));
+            } else {
+                let second = first + 1 + random.below(effects) as u64;
+                self.pair(scenario, version, &base, (first, second), random);
             }
         }
     }

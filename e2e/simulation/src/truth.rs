@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::slice_topology::{MemoryLimits, OnChange, TaskLimits};
-use lamina_crds::{Bytes, CpuSet, NodeSet, TopologyEntry, UnitKind, UnitName};
-use lamina_node_agent::host_path::{HostPath, PERSISTENT_CONTROL, RUNTIME_CONTROL};
+use lamina_crds::{Bytes, CpuSet, TopologyEntry, UnitName};
+use lamina_node_agent::host_path::{PERSISTENT_CONTROL, RUNTIME_CONTROL};
 use lamina_node_agent::property::{Properties, Property, Value};
 
 use crate::host::SimulatedHost;
@@ -295,11 +295,6 @@ pub fn cpus_of_service(entry: &TopologyEntry, service: &ServiceEntry) -> CpuSet 
     entry.slices.iter().find(|slice| slice.unit == service.slice).map(|slice| slice.cpus.clone()).unwrap_or_default()
 }
 
-/// The nodes that an entry gives to the slice of one of its services.
-pub fn nodes_of_service(entry: &TopologyEntry, service: &ServiceEntry) -> Option<NodeSet> {
-    entry.slices.iter().find(|slice| slice.unit == service.slice).and_then(|slice| slice.memory_nodes.clone())
-}
-
 /// Pushes of ours that were left behind on a host.
 pub fn leftovers(host: &SimulatedHost) -> Vec<String> {
     let pushed = host.disk.all().map(|(path, _)| path).filter(|path| path.starts_with(RUNTIME_CONTROL));
@@ -327,9 +322,4 @@ fn is_unit_of(entry: &TopologyEntry, unit: &UnitName) -> bool {
     entry.services.iter().any(|service| service.unit == *unit)
         || entry.slices.iter().any(|slice| slice.unit == *unit)
         || UnitName::of_topology(&entry.name).is_ok_and(|own| own == *unit)
-}
-
-/// Whether a unit of this name is a service whose fragment is on the disk.
-pub fn has_fragment(host: &SimulatedHost, unit: &UnitName) -> bool {
-    unit.kind() == UnitKind::Service && host.disk.entry(HostPath::fragment(unit).as_str()).is_some()
 }

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lamina_crds::decode::decode;
-use lamina_crds::host_state::{EntryState, ServiceEntry};
+use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::rules::entry_faults;
 use lamina_crds::{CpuSet, TopologyEntry, TopologyName, UnitKind, UnitName};
 use lamina_node_agent::cluster::RawHostState;
-use lamina_node_agent::host_path::{HostPath, STATE};
+use lamina_node_agent::host_path::{DROP_IN, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
 use lamina_node_agent::property::Property;
 
 use crate::host::SimulatedHost;
-use crate::host::systemd::slice_chain;
+use crate::host::systemd::slice_path;
 use crate::truth::{cpus_of_service, process_disagreement};
 
 /// What one agent was told, and what it did wrong.
@@ -97,12 +97,17 @@ impl Witness {
             Touch::Unit { attempt, unit } => self.judge_unit(host, attempt, unit),
             Touch::Reload => Vec::new(),
         };
-        Before { running: self.running(host), verdicts }
+        // No file changes what runs.
+        let running = if matches!(touch, Touch::File { .. }) { BTreeMap::new() } else { self.running(host) };
+        Before { running, verdicts }
     }
 
     /// Judges what an effect did.
     pub fn after(&self, host: &SimulatedHost, touch: &Touch<'_>, before: &Before) -> Vec<String> {
         let mut verdicts = before.verdicts.clone();
+        if matches!(touch, Touch::File { .. }) {
+            return verdicts;
+        }
         for (unit, (pid, cpus)) in self.running(host) {
             let Some(asked) = self.asked_cpus(host, &unit) else { continue };
             let was_inside =
@@ -113,7 +118,7 @@ impl Witness {
         }
         for unit in before.running.keys() {
             let still = host.systemd.units.get(unit).is_some_and(|unit| unit.process.is_some());
-            if !still && matches!(touch, Touch::Reload | Touch::File { .. }) {
+            if !still && matches!(touch, Touch::Reload) {
                 verdicts.push(format!("{touch} ended {unit}"));
             }
         }
@@ -124,7 +129,11 @@ impl Witness {
     fn asked_cpus(&self, host: &SimulatedHost, unit: &UnitName) -> Option<CpuSet> {
         let (entry, _) = self.service(unit)?;
         let asked = self.cpus.get(unit).filter(|_| entry.state == EntryState::Present)?;
-        (!asked.is_disjoint(&host.machine.online)).then(|| asked.clone())
+        // Until it is restarted, a service that moves follows the slice it comes from.
+        let home = &host.systemd.units.get(unit)?.process.as_ref()?.cgroup;
+        let sits_in = |slice: &&SliceEntry| *home == format!("{}/{unit}", slice_path(&slice.unit));
+        let asked = entry.slices.iter().find(sits_in).map_or_else(|| asked.clone(), |slice| asked.union(&slice.cpus));
+        (!asked.is_disjoint(&host.machine.online)).then_some(asked)
     }
 
     fn running(&self, host: &SimulatedHost) -> BTreeMap<UnitName, (u32, CpuSet)> {
@@ -157,35 +166,35 @@ impl Witness {
 
     /// Whether a path is one that the agent may use.
     fn is_ours(&self, path: &str) -> bool {
-        let plain = match path.rsplit_once('/') {
-            Some((directory, name)) => {
-                let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".lamina-new")).unwrap_or(name);
-                format!("{directory}/{name}")
-            }
-            None => path.to_owned(),
-        };
-        let of_unit = |unit: &UnitName| {
-            let places = [
-                HostPath::fragment(unit),
-                HostPath::drop_in(unit),
-                HostPath::drop_in(unit).directory(),
-                HostPath::enablement(unit),
-            ];
-            let pushes = Property::ALL.map(|property| HostPath::runtime_push(unit, property));
-            let push_directory = pushes[0].directory();
-            places.iter().chain(&pushes).chain([&push_directory]).any(|place| place.as_str() == plain)
-        };
-        let shared = [
+        const SHARED: [&str; 4] = [
             "/etc/lamina",
             "/etc/systemd/system",
             "/etc/systemd/system/multi-user.target.wants",
             "/run/systemd/system.control",
         ];
-        plain == STATE
-            || plain.starts_with("/var/lib/lamina/")
-            || plain.starts_with("/etc/lamina/files")
-            || shared.contains(&plain.as_str())
-            || self.ours.iter().any(of_unit)
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".lamina-new")).unwrap_or(name);
+        let is_unit = |name: &str| UnitName::new(name).is_ok_and(|unit| self.ours.contains(&unit));
+        let is_drop_ins = |name: &str| name.strip_suffix(".d").is_some_and(is_unit);
+        let is_push = |name: &str| {
+            let key = name.strip_prefix("50-").and_then(|name| name.strip_suffix(".conf"));
+            key.is_some_and(|key| Property::ALL.iter().any(|property| property.key() == key))
+        };
+        let in_units = match directory {
+            UNIT_DIRECTORY => is_unit(name) || is_drop_ins(name),
+            "/etc/systemd/system/multi-user.target.wants" => is_unit(name),
+            RUNTIME_CONTROL => is_drop_ins(name),
+            _ => match directory.rsplit_once('/') {
+                Some((UNIT_DIRECTORY, unit)) => is_drop_ins(unit) && name == DROP_IN,
+                Some((RUNTIME_CONTROL, unit)) => is_drop_ins(unit) && is_push(name),
+                Some(_) | None => false,
+            },
+        };
+        in_units
+            || path == STATE
+            || path.starts_with("/var/lib/lamina/")
+            || path.starts_with("/etc/lamina/files")
+            || SHARED.contains(&path)
     }
 
     fn judge_unit(&self, host: &SimulatedHost, attempt: &str, unit: &UnitName) -> Vec<String> {
@@ -252,11 +261,6 @@ impl Witness {
         let marks = host.systemd.units.get(unit).and_then(|unit| unit.loaded.digests.as_ref());
         let differ = marks.map(|marks| &marks.start) != process.started_from.as_ref().map(|marks| &marks.start);
         (has_changed && differ).then(|| "it was started while it changed".to_owned())
-    }
-
-    /// Whether the slice is one that the entry names, or an ancestor of one.
-    pub fn is_slice_of(entry: &TopologyEntry, slice: &UnitName) -> bool {
-        entry.slices.iter().any(|own| slice_chain(&own.unit).contains(slice))
     }
 }
 

@@ -15,15 +15,17 @@ use lamina_node_agent::cluster::Cluster as _;
 use lamina_operator::{controller, memory};
 
 use crate::accident::{Accident, Fuse};
+use crate::api::admission::{Author, Part};
 use crate::api::agent::{AgentClient, raw};
 use crate::api::operator::OperatorClient;
-use crate::api::{ApiServer, Kind as ObjectKind};
+use crate::api::{ApiServer, Kind as ObjectKind, Precondition};
 use crate::asked::{entries_of, is_selected, mismatches};
 use crate::hand::Hand;
 use crate::host::{Kind, SimulatedHost};
 use crate::random::Random;
 use crate::story::Story;
 use crate::truth::disagreements;
+use crate::wish::Wish;
 
 /// Everything there is in one history.
 pub struct World {
@@ -117,6 +119,29 @@ impl World {
             let node = crate::api::object(name, labels, serde_json::Value::Null);
             // Names of hosts are all different.
             let _ = store.create(&crate::api::admission::Author::Admin, ObjectKind::Node, node);
+        });
+    }
+
+    /// A user applies a topology. One of that name that is being deleted is taken off first: the user's tool would wait
+    /// for it, histories do not.
+    pub fn apply(&mut self, name: &'static str, wish: &Wish) {
+        self.story.tell("user", || format!("applies {name}: {}", wish.json()));
+        self.removed.remove(name);
+        self.api.with(|store| {
+            let kind = ObjectKind::SliceTopology;
+            if store.get(kind, name).is_some_and(|topology| topology.deletion_asked.is_some()) {
+                store.delete_by_force(kind, name);
+            }
+            let spec = wish.json();
+            // An admin's write to a server that is there does not fail.
+            let _ = match store.get(kind, name) {
+                None => store.create(&Author::Admin, kind, crate::api::object(name, BTreeMap::new(), spec)),
+                Some(_) => {
+                    store.change(&Author::Admin, (kind, name, Part::Whole), &Precondition::default(), |topology| {
+                        topology.spec = spec;
+                    })
+                }
+            };
         });
     }
 

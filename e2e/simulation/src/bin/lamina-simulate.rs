@@ -19,9 +19,10 @@ struct Arguments {
     /// Tell the history of this seed as a story.
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
-    /// How many random histories to run.
-    #[arg(long, env = "BUDGET", default_value_t = 2000)]
-    budget: u64,
+    /// About so many histories in all, half by seed, half by scenario with accidents drawn by chance. Without it: every
+    /// scenario with an accident at every effect, pairs by chance, and some thousand seeds.
+    #[arg(long, env = "BUDGET")]
+    budget: Option<u64>,
     /// The first seed of the random histories.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -31,9 +32,6 @@ struct Arguments {
     /// Accidents at every pair of effects of each scenario.
     #[arg(long)]
     pairs: bool,
-    /// So many pairs of effects of each scenario, by chance.
-    #[arg(long, default_value_t = 100)]
-    pairs_budget: u64,
     /// Only random histories.
     #[arg(long)]
     random: bool,
@@ -62,13 +60,18 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     let began = Instant::now();
     for scenario in scenarios.iter().filter(|_| !arguments.random) {
-        search(&mut tally, scenario, &arguments);
+        search(&mut tally, scenario, scenarios.len() as u64, &arguments);
     }
     if arguments.scenario.is_none() {
         random(&mut tally, &arguments);
     }
     conclude(&tally, began)
 }
+
+/// Random histories where nobody says how many.
+const SEEDS: u64 = 3000;
+/// Pairs of effects by chance for each scenario where nobody says how many.
+const PAIRS: u64 = 300;
 
 /// One history, told from its start to its end.
 fn tell(mut draw: lamina_simulation::chance::Draw) -> ExitCode {
@@ -81,13 +84,17 @@ fn tell(mut draw: lamina_simulation::chance::Draw) -> ExitCode {
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn search(tally: &mut Tally, scenario: &Scenario, arguments: &Arguments) {
+fn search(tally: &mut Tally, scenario: &Scenario, scenarios: u64, arguments: &Arguments) {
     let (before, began) = (tally.histories, Instant::now());
+    let mut random = Random::new(arguments.from);
     tally.plain(scenario);
-    if tally.failures.is_empty() {
-        tally.singles(scenario);
-        let budget = (!arguments.pairs).then_some(arguments.pairs_budget);
-        tally.pairs(scenario, budget, &mut Random::new(arguments.from));
+    match (arguments.budget, arguments.pairs) {
+        (Some(budget), false) => tally.sample(scenario, budget / 2 / scenarios, &mut random),
+        (_, true) => tally.pairs(scenario, &mut random),
+        (None, false) => {
+            tally.singles(scenario);
+            tally.sample(scenario, PAIRS, &mut random);
+        }
     }
     let (histories, took) = (tally.histories - before, began.elapsed());
     println!("{histories:7} histories  {:7.1} s  {}", took.as_secs_f64(), scenario.name);
@@ -95,11 +102,12 @@ fn search(tally: &mut Tally, scenario: &Scenario, arguments: &Arguments) {
 
 fn random(tally: &mut Tally, arguments: &Arguments) {
     let began = Instant::now();
-    for seed in arguments.from..arguments.from + arguments.budget {
+    let seeds = arguments.budget.map_or(SEEDS, |budget| if arguments.random { budget } else { budget / 2 });
+    for seed in arguments.from..arguments.from + seeds {
         tally.seed(seed);
     }
-    let rate = arguments.budget as f64 / began.elapsed().as_secs_f64();
-    println!("{:7} histories  {:7.1} s  by seed, {rate:.0}/s", arguments.budget, began.elapsed().as_secs_f64());
+    let took = began.elapsed().as_secs_f64();
+    println!("{seeds:7} histories  {took:7.1} s  by seed, {:.0}/s", seeds as f64 / took);
 }
 
 fn conclude(tally: &Tally, began: Instant) -> ExitCode {

@@ -16,6 +16,8 @@ pub struct Disk {
     pending: Vec<Change>,
     files: Vec<File>,
     clock: u64,
+    /// Counts every change, so that what was read from the disk need not be read again.
+    pub revision: u64,
     /// Whether writes fail for lack of space.
     pub is_full: bool,
 }
@@ -83,6 +85,14 @@ impl Disk {
             })
             .filter(move |(path, _)| !path[prefix.len()..].contains('/'))
             .map(|(path, entry)| (&**path, entry))
+    }
+
+    /// Everything inside a directory, at any depth, by full path.
+    pub fn below<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        let inside = move |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        let from: Rc<str> = format!("{directory}/").into();
+        let found = self.names.range(from..).take_while(move |(path, _)| inside(path));
+        found.map(|(path, entry)| (&**path, entry))
     }
 
     /// Everything on the disk, by path.
@@ -209,6 +219,7 @@ impl Disk {
 
     /// Removes a directory with everything inside, durably: a foreign hand.
     pub fn remove_tree(&mut self, path: &str) {
+        self.revision += 1;
         let inside = format!("{path}/");
         for names in [&mut self.names, &mut self.durable] {
             names.retain(|name, _| &**name != path && !name.starts_with(&inside));
@@ -219,6 +230,7 @@ impl Disk {
     /// The power goes. Each directory keeps some first part of its pending changes; a file that was not synced keeps its
     /// old content, its new one, a part of it, or nothing. What is volatile is gone.
     pub fn lose_power(&mut self, random: &mut Random) {
+        self.revision += 1;
         let mut torn: BTreeMap<String, bool> = BTreeMap::new();
         for change in std::mem::take(&mut self.pending) {
             let is_lost = torn.entry(change.directory().to_owned()).or_insert(false);
@@ -250,6 +262,7 @@ impl Disk {
 
     /// A clean shutdown: everything is written out, what is volatile is gone.
     pub fn shut_down(&mut self) {
+        self.revision += 1;
         self.write_back();
         self.names.retain(|path, _| !path.starts_with(VOLATILE));
         self.durable = self.names.clone();
@@ -279,6 +292,7 @@ impl Disk {
     }
 
     fn change(&mut self, change: Change) {
+        self.revision += 1;
         change.clone().carry_out(&mut self.names);
         self.pending.push(change);
     }

@@ -27,6 +27,8 @@ pub const SEARCH: [&str; 7] = [
 pub struct Loaded {
     /// `LoadState`.
     pub state: LoadState,
+    /// The disk's count of changes when this was read.
+    pub revision: u64,
     /// `FragmentPath`.
     pub fragment: Option<String>,
     /// `DropInPaths`.
@@ -115,7 +117,7 @@ pub fn load(disk: &Disk, unit: &UnitName) -> Loaded {
         }
         loaded.program = Rc::new(program);
     }
-    Loaded { fragment, drop_ins, ..loaded }
+    Loaded { fragment, drop_ins, revision: disk.revision, ..loaded }
 }
 
 /// Whether files differ from what was loaded, as `NeedDaemonReload` sees it: by paths and times of writing.
@@ -154,28 +156,32 @@ fn fragment(disk: &Disk, unit: &UnitName) -> (Option<String>, LoadState) {
 /// Paths of all drop-ins in the order in which they are read.
 fn drop_ins(disk: &Disk, unit: &UnitName) -> Vec<String> {
     let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
-    for directory in drop_in_directories(unit) {
-        for (path, entry) in disk.list(&directory) {
-            let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-            if name.ends_with(".conf") && !matches!(entry, Entry::Directory) {
-                by_name.entry(name).or_insert(path);
+    for name in drop_in_names(unit) {
+        for search in SEARCH {
+            let directory = format!("{search}/{name}");
+            if disk.entry(&directory).is_none() {
+                continue;
+            }
+            for (path, entry) in disk.list(&directory) {
+                let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+                if name.ends_with(".conf") && !matches!(entry, Entry::Directory) {
+                    by_name.entry(name).or_insert(path);
+                }
             }
         }
     }
     by_name.into_values().map(str::to_owned).collect()
 }
 
-/// Directories of drop-ins, the most specific first: the unit's own, those of its prefixes, that of its type.
-pub fn drop_in_directories(unit: &UnitName) -> Vec<String> {
+/// Names of directories of drop-ins, the most specific first: the unit's own, those of its prefixes, that of its type.
+pub fn drop_in_names(unit: &UnitName) -> Vec<String> {
     let suffix = match unit.kind() {
         UnitKind::Slice => "slice",
         UnitKind::Service => "service",
     };
     let stem = unit.stem();
     let prefixes = stem.rmatch_indices('-').map(|(at, _)| format!("{}.{suffix}.d", &stem[..=at]));
-    let names: Vec<String> =
-        std::iter::once(format!("{unit}.d")).chain(prefixes).chain([format!("{suffix}.d")]).collect();
-    names.iter().flat_map(|name| SEARCH.iter().map(move |directory| format!("{directory}/{name}"))).collect()
+    std::iter::once(format!("{unit}.d")).chain(prefixes).chain([format!("{suffix}.d")]).collect()
 }
 
 impl Loaded {
@@ -183,6 +189,7 @@ impl Loaded {
     pub fn empty() -> Self {
         Self {
             state: LoadState::NotFound,
+            revision: 0,
             fragment: None,
             drop_ins: Vec::new(),
             stamps: Vec::new(),

@@ -9,7 +9,7 @@ use lamina_node_agent::property::{Properties, Property, Value};
 
 use super::SimulatedHost;
 use super::disk::Entry;
-use super::loaded::{SEARCH, drop_in_directories};
+use super::loaded::{SEARCH, drop_in_names};
 use super::systemd::{Activity, Failure, Process, Unit, is_enabled, with_defaults};
 
 const THREADS: u32 = 3;
@@ -43,7 +43,8 @@ impl SimulatedHost {
     }
 
     fn files(&self, scope: &Scope) -> BTreeMap<HostPath, ObservedFile> {
-        let seen = self.disk.all().filter(|(path, _)| is_in_scope(path, scope));
+        let places = SEARCH.iter().copied().chain(["/etc/lamina/files"]);
+        let seen = places.flat_map(|place| self.disk.below(place)).filter(|(path, _)| is_in_scope(path, scope));
         seen.map(|(path, entry)| (HostPath::new(path), self.file(path, entry))).collect()
     }
 
@@ -182,8 +183,7 @@ fn is_prefix_of_ours(unit: &str, scope: &Scope) -> bool {
     let example = UnitName::new(format!("{stem}x.{kind}"));
     stem.ends_with('-')
         && example.is_ok_and(|example| {
-            let directory = format!("/etc/systemd/system/{unit}.d");
-            drop_in_directories(&example).contains(&directory)
+            drop_in_names(&example).contains(&format!("{unit}.d"))
                 && scope.topologies.iter().any(|topology| example.belongs_to(topology))
         })
 }

@@ -191,7 +191,8 @@ impl Systemd {
     /// `NeedDaemonReload`.
     pub fn needs_reload(&self, disk: &Disk, name: &UnitName) -> bool {
         self.units.get(name).is_some_and(|unit| {
-            (unit.is_marked && self.version < 253) || needs_reload(disk, name, &unit.loaded, self.version)
+            (unit.is_marked && self.version < 253)
+                || (unit.loaded.revision != disk.revision && needs_reload(disk, name, &unit.loaded, self.version))
         })
     }
 
