@@ -1,7 +1,7 @@
 //! Measures what Lamina costs: memory, calls of a pass with nothing to do, and the way to a fresh host that runs the
 //! example, against a shell script that does the same.
 
-#![expect(clippy::disallowed_methods, reason = "it measures time")]
+#![expect(clippy::disallowed_methods, reason = "it measures time and tells how busy the machine was")]
 
 mod idle;
 mod race;
@@ -9,7 +9,7 @@ mod script;
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::fleet::example::{self, Example, PATIENCE, TOPOLOGY};
 use crate::image::Suite;
@@ -57,9 +57,11 @@ pub async fn bench(suite: Suite, rounds: usize) -> Result<()> {
     for (contestant, seconds) in CONTESTANTS.iter().zip(&seconds) {
         row(&format!("fresh host, by {contestant}"), format!("{:.2}", median(seconds)), &spread(seconds));
     }
-    let [agent, plain, lean] = seconds.each_ref().map(|seconds| median(seconds));
-    row("the agent / the script", format!("{:.2}", agent / plain), &format!("goal: at most {GOAL}"));
-    row("the agent / the lean script", format!("{:.2}", agent / lean), "one systemctl for all, no cat");
+    let [agent, plain, lean] = &seconds;
+    row("the agent / the script", ratio(agent, plain), &format!("goal: at most {GOAL}; {}", single(agent, plain)));
+    let lean_is = "one systemctl for all starts, no cat";
+    row("the agent / the lean script", ratio(agent, lean), &format!("{lean_is}; {}", single(agent, lean)));
+    row("load of this machine", load()?, "processes that want to run; more than it has CPUs distorts all times");
     Ok(())
 }
 
@@ -88,6 +90,23 @@ fn spread(seconds: &[f64]) -> String {
     let (least, most) =
         (seconds.iter().copied().fold(f64::INFINITY, f64::min), seconds.iter().copied().fold(0.0, f64::max));
     format!("s, median of {} ({least:.2} to {most:.2})", seconds.len())
+}
+
+/// How the medians compare.
+fn ratio(these: &[f64], those: &[f64]) -> String {
+    format!("{:.2}", median(these) / median(those))
+}
+
+/// How single rounds compare, which tells how much the medians may be trusted.
+fn single(these: &[f64], those: &[f64]) -> String {
+    let rounds: Vec<String> = these.iter().zip(those).map(|(this, that)| format!("{:.2}", this / that)).collect();
+    format!("single rounds {}", rounds.join(" "))
+}
+
+/// The average number over the last five minutes.
+fn load() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
+    text.split_whitespace().nth(1).map(str::to_owned).context("reading the load")
 }
 
 /// The middle value, or the mean of the two in the middle.
