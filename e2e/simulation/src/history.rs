@@ -216,7 +216,6 @@ impl History {
             store.is_away = false;
             store.definitions_leave = false;
         });
-        let mut wrong = Vec::new();
         for round in 0..ROUNDS {
             let span = if round < SHORT_ROUNDS { 5 } else { 60 };
             self.world.wait(Duration::from_secs(span));
@@ -228,12 +227,12 @@ impl History {
             }
             let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(90));
             if is_quiet && self.everybody_lives() {
-                wrong = self.wrong();
-                if wrong.is_empty() {
+                if self.wrong().is_empty() {
                     return self.rest();
                 }
             }
         }
+        let wrong = self.wrong();
         let what = wrong.first().map_or("somebody keeps doing something", String::as_str);
         self.world.failures.push(format!("it does not settle: {what}"));
     }

@@ -21,6 +21,11 @@ pub fn disagreements(host: &SimulatedHost, entry: &TopologyEntry) -> Vec<String>
         Ok(own) => found.extend(own_slice(host, entry, &own)),
         Err(error) => found.push(error.to_string()),
     }
+    found.extend(entry.files.iter().filter_map(|file| {
+        let path = delivered(entry, file.name.as_str());
+        let differs = host.disk.read(&path).as_deref() != Some(file.content.as_bytes());
+        differs.then(|| format!("{path} is not what was to be delivered"))
+    }));
     found.extend(entry.slices.iter().flat_map(|slice| slice_disagreements(host, slice)));
     found.extend(entry.services.iter().flat_map(|service| service_disagreements(host, entry, service)));
     found
@@ -230,10 +235,21 @@ fn program_disagreement(
     if !directory.is_empty() && program.working_directory != directory {
         return Some(format!("{} starts in {}", service.unit, program.working_directory));
     }
+    for (path, content) in program.env_files.iter().zip(contents) {
+        let file = entry.files.iter().find(|file| delivered(entry, file.name.as_str()) == *path);
+        if file.is_some_and(|file| file.content.as_bytes() != *content) {
+            return Some(format!("{} has read another {path}: {:?}", service.unit, String::from_utf8_lossy(content)));
+        }
+    }
     let environment = environment(program, contents);
     let asked = expected_environment(host, entry, service);
     let differs = asked.iter().find(|(name, value)| environment.get(*name) != Some(*value));
     differs.map(|(name, value)| format!("{} has {name}={:?}, not {value}", service.unit, environment.get(name)))
+}
+
+/// Where a file of a topology is delivered.
+fn delivered(entry: &TopologyEntry, name: &str) -> String {
+    format!("/etc/lamina/files/{}/{name}", entry.name)
 }
 
 /// What a process finds in its environment: the unit's own variables, then those of its files, the last one wins.

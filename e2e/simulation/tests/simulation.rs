@@ -27,14 +27,14 @@ fn every_scenario_settles_on_every_systemd() {
 fn every_scenario_settles_after_one_or_two_accidents() {
     let mut tally = Tally::default();
     let mut random = Random::new(1);
-    all().iter().for_each(|scenario| tally.sample(scenario, 9, &mut random));
+    all().iter().for_each(|scenario| tally.sample(scenario, 6, &mut random));
     nothing_failed(&tally);
 }
 
 #[test]
 fn random_histories_settle() {
     let mut tally = Tally::default();
-    (0..100).for_each(|seed| tally.seed(seed));
+    (0..60).for_each(|seed| tally.seed(seed));
     nothing_failed(&tally);
 }
 
@@ -53,16 +53,6 @@ fn a_seed_tells_the_same_story_again() {
 
 #[test]
 fn what_nobody_can_heal_is_seen() {
-    let with = |hand: Hand| {
-        let steps =
-            vec![Step::Apply("app", Wish::app()), Step::Settle, Step::Hand(HOST.to_owned(), hand), Step::Settle];
-        let draw = undisturbed(&Scenario { name: "", steps }, 252);
-        happen(&draw.setting, &draw.steps).failures.first().cloned().unwrap_or_default()
-    };
-    let gone = with(Hand::RemoveProgram(program("api")));
-    assert_eq!(gone, "", "a process goes on without its file, and is told of only when it must start");
-    let stopped = with(Hand::BreakProgram(program("api")));
-    assert_eq!(stopped, "", "likewise");
     let steps = vec![
         Step::Hand(HOST.to_owned(), Hand::BreakProgram(program("api"))),
         Step::Apply("app", Wish::app()),
