@@ -8,6 +8,7 @@ use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::rules::entry_faults;
 use lamina_crds::{CpuSet, TopologyEntry, TopologyName, UnitKind, UnitName};
+use lamina_node_agent::accept::{Recalled, copies, recall};
 use lamina_node_agent::cluster::RawHostState;
 use lamina_node_agent::host_path::{DROP_IN, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
 use lamina_node_agent::property::Property;
@@ -213,12 +214,30 @@ impl Witness {
             Some((inside, process))
         });
         for (inside, process) in ended {
+            // An instruction that was seen and not stored is forgotten with its agent, or waits: then the stored one counts.
             let reason = self.reason_to_end(host, attempt, &inside, &process);
+            let reason = reason.or_else(|why| match self.with_what_is_stored(host) {
+                Some(stored) => stored.reason_to_end(host, attempt, &inside, &process).map_err(|_| why),
+                None => Err(why),
+            });
             if let Err(why) = reason {
                 verdicts.push(format!("{attempt} {unit} ends {inside} in vain: {why}"));
             }
         }
         verdicts
+    }
+
+    /// The same witness, had the agent been told only what it has stored on its disk.
+    fn with_what_is_stored(&self, host: &SimulatedHost) -> Option<Self> {
+        let contents: Vec<Option<Vec<u8>>> =
+            copies().iter().map(|path| host.disk.read(path.as_str()).map(|content| content.to_vec())).collect();
+        match recall(&contents) {
+            Recalled::Accepted(accepted) => {
+                let wanted = accepted.entries.into_iter().map(|(name, kept)| (name, kept.entry)).collect();
+                Some(Self { wanted, ..self.clone() })
+            }
+            Recalled::Nothing | Recalled::Newer { .. } => None,
+        }
     }
 
     /// Why a running process may be ended.

@@ -60,7 +60,10 @@ fn what_nobody_can_heal_is_seen() {
     ];
     let draw = undisturbed(&Scenario { name: "", steps }, 252);
     let failures = happen(&draw.setting, &draw.steps).failures;
-    assert!(failures.iter().any(|failure| failure.contains("app-api.service does not run")), "{failures:?}");
+    assert!(
+        failures.iter().any(|failure| failure.contains("it does not settle: host-0: app-api.service")),
+        "{failures:?}"
+    );
 }
 
 #[test]
