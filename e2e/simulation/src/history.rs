@@ -226,10 +226,8 @@ impl History {
                 return;
             }
             let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(90));
-            if is_quiet && self.everybody_lives() {
-                if self.wrong().is_empty() {
-                    return self.rest();
-                }
+            if is_quiet && self.everybody_lives() && self.wrong().is_empty() {
+                return self.rest();
             }
         }
         let wrong = self.wrong();
