@@ -15,6 +15,7 @@ use crate::desired::{DesiredEntry, DesiredHost};
 use crate::drift::{Ledger, healed};
 use crate::health::{Health, PATIENCE};
 use crate::host::{Host, HostError};
+use crate::host_path::{HostPath, REMOVED_FROM};
 use crate::preflight::Refusal;
 use crate::render::render;
 use crate::replace::replace_durably;
@@ -227,7 +228,7 @@ async fn store(host: &mut impl Host, mut accepted: Accepted) -> Result<Accepted,
 
 fn desired(accepted: &Accepted) -> DesiredHost {
     let rendered = accepted.entries.iter().filter_map(|(name, kept)| {
-        let written = kept.written.iter().map(|path| crate::host_path::HostPath::new(path.clone())).collect();
+        let written = kept.written.iter().map(|path| HostPath::new(path.clone())).collect();
         Some((name.clone(), DesiredEntry { written, ..render(&kept.entry).ok()? }))
     });
     DesiredHost { entries: rendered.collect() }
@@ -375,6 +376,10 @@ async fn settle_entries(
     if accepted == task.accepted {
         return;
     }
+    if let Err(error) = make_removals_durable(host, &accepted).await {
+        work.problems.push(error.to_string());
+        return;
+    }
     match store(host, accepted).await {
         Ok(accepted) => {
             memory.accepted = Some(accepted.clone());
@@ -382,6 +387,21 @@ async fn settle_entries(
         }
         Err(error) => work.problems.push(error.to_string()),
     }
+}
+
+/// What was removed must stay removed before it is forgotten: whoever removed it may have died before it was durable.
+async fn make_removals_durable(host: &mut impl Host, accepted: &Accepted) -> Result<(), HostError> {
+    use lamina_crds::host_state::EntryState::Absent;
+    if !accepted.entries.values().any(|kept| kept.entry.state == Absent) {
+        return Ok(());
+    }
+    for directory in REMOVED_FROM {
+        match host.sync(&HostPath::new(directory)).await {
+            Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn applied(name: &TopologyName, entry: &DesiredEntry) -> HostEvent {
@@ -489,18 +509,18 @@ fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -
         memory.health.due(now),
         memory.drift.due(now),
         memory.reload_due.filter(|at| *at > now),
-        rewrite(memory, task),
+        rewrite(memory, task, now),
         retry,
     ];
     let first = times.into_iter().flatten().chain(late).min()?;
-    Some(first.duration_since(now).unsigned_abs())
+    Some(first.max(now).duration_since(now).unsigned_abs())
 }
 
 /// When a status that does not stand in the object as it was written is written again.
-fn rewrite(memory: &Memory, task: &Task) -> Option<Timestamp> {
+fn rewrite(memory: &Memory, task: &Task, now: Timestamp) -> Option<Timestamp> {
     let (written, object) = (memory.written.as_ref()?, task.object.as_ref()?);
     let differs = written.uid == object.uid && object.status.as_ref() != Some(&written.status);
-    differs.then(|| written.at + REWRITE)
+    differs.then(|| (written.at + REWRITE).max(now + RETRY))
 }
 
 #[cfg(test)]

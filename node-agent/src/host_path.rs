@@ -19,6 +19,8 @@ pub const PERSISTENT_CONTROL: &str = "/etc/systemd/system.control";
 pub const FILES: &str = "/etc/lamina/files";
 /// Where the agent keeps what it last accepted.
 pub const STATE: &str = "/var/lib/lamina";
+/// The directories that outlive what is removed from them.
+pub const REMOVED_FROM: [&str; 3] = [UNIT_DIRECTORY, "/etc/systemd/system/multi-user.target.wants", FILES];
 /// The name of our drop-in: sorts after every other, so its settings win.
 pub const DROP_IN: &str = "zzzz-lamina.conf";
 

@@ -7,7 +7,7 @@ use lamina_crds::slice_topology::OnChange;
 
 use super::{Class, Effect, Entry, Finding, Hand, Step};
 use crate::desired::{DesiredHost, DesiredService, TextDigests, UnitText};
-use crate::host_path::{DROP_IN, FILES, HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::host_path::{DROP_IN, FILES, HostPath, REMOVED_FROM, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
 use crate::property::Property;
 
@@ -72,27 +72,25 @@ fn in_order(groups: [Group; 4]) -> Vec<Step> {
     needed.flat_map(|Group { directories, steps }| steps.into_iter().chain(directories.into_iter().map(sync))).collect()
 }
 
-/// The steps, followed by what makes their names durable.
-pub(super) fn with_syncs(mut steps: Vec<Step>) -> Vec<Step> {
-    let mut directories: BTreeSet<HostPath> = BTreeSet::new();
-    for step in &steps {
-        let path = match &step.effect {
-            Effect::Write { path, content: _ } | Effect::Link { path, target: _ } => path,
-            // A directory that is being emptied may be removed itself: only its parent is sure to be there.
-            Effect::Remove { path } if path.directory().as_str() == UNIT_DIRECTORY => path,
-            Effect::Remove { .. }
-            | Effect::Sync { .. }
-            | Effect::Reload
-            | Effect::Set { .. }
-            | Effect::ResetFailed { .. }
-            | Effect::Start { .. }
-            | Effect::Stop { .. }
-            | Effect::Restart { .. } => continue,
-        };
-        directories.extend(lineage(path));
-    }
-    steps.extend(directories.into_iter().map(|directory| Step::new(Class::Live, Effect::Sync { directory })));
-    steps
+/// Removals, followed by what makes them durable. A directory that is being emptied may be removed itself: only those that
+/// outlive it are sure to be there.
+pub(super) fn with_syncs(mut removals: Vec<Step>) -> Vec<Step> {
+    let removed = removals.iter().filter_map(|step| match &step.effect {
+        Effect::Remove { path } => Some(path.directory()),
+        Effect::Write { .. }
+        | Effect::Link { .. }
+        | Effect::Sync { .. }
+        | Effect::Reload
+        | Effect::Set { .. }
+        | Effect::ResetFailed { .. }
+        | Effect::Start { .. }
+        | Effect::Stop { .. }
+        | Effect::Restart { .. } => None,
+    });
+    let directories: BTreeSet<HostPath> =
+        removed.filter(|directory| REMOVED_FROM.contains(&directory.as_str())).collect();
+    removals.extend(directories.into_iter().map(|directory| Step::new(Class::Live, Effect::Sync { directory })));
+    removals
 }
 
 /// The directories that may be new when a file is written: its own and those above it that are Lamina's or systemd's.
