@@ -30,6 +30,17 @@ pub struct Hardware {
     /// Online CPUs of each core that has several; a CPU named nowhere here is a core of its own.
     #[schemars(length(max = 8192), extend("x-kubernetes-list-type" = "atomic"))]
     pub cores: Vec<CpuSet>,
+    /// The kinds of core, where a machine mixes them; empty where all are of one kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub core_types: Vec<CoreGroup>,
+    /// Network and block devices that lie near a NUMA node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "atomic"))]
+    pub devices: Vec<Device>,
+    /// The kubelet that runs on the host; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<Kubelet>,
     /// The running kernel's release.
     #[schemars(length(max = 128))]
     pub kernel: String,
@@ -75,6 +86,61 @@ pub struct NumaNode {
     /// Distances to the nodes of this list, in its order (ACPI SLIT; 10 is local).
     #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "atomic"))]
     pub distances: Vec<u32>,
+}
+
+/// The online CPUs of one kind of core.
+///
+/// Source: `cpu_capacity`, the `cpu_core` and `cpu_atom` event sources, else the highest frequency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CoreGroup {
+    /// The kind.
+    #[serde(rename = "type")]
+    pub core_type: CoreKind,
+    /// Its online CPUs.
+    pub cpus: CpuSet,
+}
+
+/// A kind of core on a machine that mixes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum CoreKind {
+    /// The fast kind.
+    Performance,
+    /// The frugal kind.
+    Efficiency,
+}
+
+/// A device whose place in the machine is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// The kernel's name of the network or block device.
+    #[schemars(length(max = 64))]
+    pub name: String,
+    /// Its address on the PCI bus (`0000:3b:00.0`), if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub pci: Option<String>,
+    /// Its NUMA node; absent where the firmware does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 8191))]
+    pub node: Option<u32>,
+}
+
+/// What the kubelet of a host does with CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kubelet {
+    /// Its `cpuManagerPolicy`: none or static.
+    #[schemars(length(max = 32))]
+    pub cpu_manager_policy: String,
+    /// Its `reservedSystemCPUs`.
+    #[serde(rename = "reservedCPUs", default)]
+    pub reserved_cpus: CpuSet,
+    /// Its `cgroupDriver`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub cgroup_driver: String,
 }
 
 impl Hardware {

@@ -13,6 +13,7 @@ pub mod rules;
 pub mod seconds;
 pub mod slice_topology;
 pub mod text;
+pub mod wishes;
 
 pub use bytes::Bytes;
 pub use hardware::Hardware;

@@ -28,6 +28,9 @@ pub fn read(root: &Path, systemd: &str) -> std::io::Result<Hardware> {
         numa_nodes: nodes::read(&tree, &online),
         l3: caches::read(&tree, &online),
         cores: cores(&tree, &online),
+        core_types: Vec::new(),
+        devices: Vec::new(),
+        kubelet: None,
         kernel: tree.text("proc/sys/kernel/osrelease").unwrap_or_default(),
         systemd: systemd.to_owned(),
     })

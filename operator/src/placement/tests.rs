@@ -24,6 +24,7 @@ pub(crate) fn host(nodes: &[&str], caches: &[&str], cores: Vec<CpuSet>) -> Hardw
         cores,
         kernel: "6.1".to_owned(),
         systemd: "252".to_owned(),
+        ..Hardware::default()
     }
 }
 

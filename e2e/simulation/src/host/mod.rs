@@ -214,9 +214,9 @@ impl SimulatedHost {
             packages: vec![Package { id: 0, cpus: online.clone() }],
             numa_nodes: nodes.iter().enumerate().map(node).collect(),
             l3: nodes.iter().map(|cpus| cpus.intersection(online)).collect(),
-            cores: Vec::new(),
             kernel: if self.systemd.version < 257 { "6.1.0" } else { "6.12.0" }.to_owned(),
             systemd: self.systemd.version.to_string(),
+            ..Hardware::default()
         }
     }
 }
