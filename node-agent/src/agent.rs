@@ -12,10 +12,11 @@ use crate::accept::{Accepted, Recalled, accept, copies, recall, stored};
 use crate::cluster::{Cluster, EventKind, HostEvent, RawHostState, Seen};
 use crate::converge::{Work, converge};
 use crate::desired::{DesiredEntry, DesiredHost};
-use crate::drift::{Ledger, healed};
-use crate::health::{Health, PATIENCE};
+use crate::drift::healed;
+use crate::health::PATIENCE;
 use crate::host::{Host, HostError};
 use crate::host_path::{HostPath, REMOVED_FROM};
+use crate::memory::{Memory, WrittenStatus};
 use crate::preflight::Refusal;
 use crate::render::render;
 use crate::replace::replace_durably;
@@ -30,40 +31,6 @@ pub struct Settings {
     pub version: String,
     /// How the agent was started.
     pub form: AgentForm,
-}
-
-/// Everything remembered between passes. Losing it is always safe.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// What is enforced, as it stands on disk; `None` before the first look there.
-    pub accepted: Option<Accepted>,
-    /// How many passes there were.
-    pub passes: u64,
-    /// What was seen of services.
-    pub health: Health,
-    /// What was healed.
-    pub drift: Ledger,
-    /// Since when an entry of this revision is not as asked.
-    pub unready: BTreeMap<TopologyName, (String, Timestamp)>,
-    /// When systemd is asked again to load what it did not load last time.
-    pub reload_due: Option<Timestamp>,
-    /// The status last written.
-    pub written: Option<WrittenStatus>,
-    /// Events that the API server has not taken yet, oldest first.
-    pub events: Vec<HostEvent>,
-    /// When the API server is tried again after a call that failed.
-    pub api_due: Option<Timestamp>,
-}
-
-/// A status that was written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WrittenStatus {
-    /// The object's uid.
-    pub uid: String,
-    /// What was written.
-    pub status: HostStateStatus,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// What a pass did, and when the next one is due at the latest.

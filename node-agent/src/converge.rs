@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use lamina_crds::{Hardware, UnitName};
 
-use crate::agent::Memory;
 use crate::apply::{Outcome, apply};
 use crate::desired::DesiredHost;
 use crate::host::Host;
+use crate::memory::Memory;
 use crate::observed::{ObservedHost, Scope};
 use crate::plan::{Effect, Finding, Plan, is_drift, plan};
 use crate::preflight::{Held, Refusal, preflight, unsupported};

@@ -14,6 +14,7 @@ pub mod host_path;
 #[cfg(feature = "host")]
 pub mod kube_cluster;
 pub mod marker;
+pub mod memory;
 #[cfg(test)]
 mod model;
 pub mod observed;

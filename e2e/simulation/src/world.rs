@@ -12,6 +12,7 @@ use lamina_crds::host_state::AgentForm;
 use lamina_crds::{HostStateStatus, SliceTopologySpec, SliceTopologyStatus};
 use lamina_node_agent::agent;
 use lamina_node_agent::cluster::Cluster as _;
+use lamina_node_agent::memory::Memory;
 use lamina_operator::{controller, memory};
 
 use crate::accident::{Accident, Fuse};
@@ -71,7 +72,7 @@ pub struct Site {
 
 /// An agent's process.
 pub struct Agent {
-    memory: agent::Memory,
+    memory: Memory,
     /// Its connection.
     pub client: AgentClient,
 }
@@ -175,7 +176,7 @@ impl World {
         }
         for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
             if agent.is_none() && random.chance(60) {
-                *agent = Some(Agent { memory: agent::Memory::default(), client: AgentClient::new(&api, name, &fuse) });
+                *agent = Some(Agent { memory: Memory::default(), client: AgentClient::new(&api, name, &fuse) });
             }
         }
         api.with(|store| {
@@ -196,7 +197,7 @@ impl World {
         api.with(|store| operator.client.view.catch_up(store));
         for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
             let agent = agent.get_or_insert_with(|| Agent {
-                memory: agent::Memory::default(),
+                memory: Memory::default(),
                 client: AgentClient::new(&api, name, &fuse),
             });
             api.with(|store| agent.client.view.catch_up(store));
