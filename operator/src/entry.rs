@@ -11,9 +11,10 @@ use lamina_crds::slice_topology::{
     EnvFile, EnvVariable, ResourceLimits, ResourceValue, Restart, Service, ServiceDefaults, Slice,
 };
 use lamina_crds::text::EnvValue;
+use lamina_crds::wishes::{Domain, OnMissing, WishPolicy};
 use lamina_crds::{ServiceName, SliceName, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
 
-use crate::placement::{Demand, PlacedSlice, Wanted};
+use crate::placement::{Demand, OrdinalWish, PlacedSlice, Relation, Wanted};
 use crate::view::Refusal;
 
 /// How long systemd waits before a restart when nobody says otherwise.
@@ -46,22 +47,22 @@ impl<'a> Named<'a> {
 
     /// What its slices ask of a host, in the order of the list.
     pub fn demands(&self) -> Vec<Demand> {
-        let units = |names: Vec<&SliceName>| names.iter().filter_map(|name| self.slices.get(name).cloned()).collect();
+        let relation = |name: &SliceName| {
+            Some(Relation { unit: self.slices.get(name)?.clone(), domain: Domain::Node, policy: WishPolicy::Prefer })
+        };
         let demand = |slice: &Slice| {
             let numa = slice.numa.clone().unwrap_or_default();
             let wanted = match (&slice.cpu.set, slice.cpu.cores) {
-                (Some(set), _) => Wanted::Set(set.clone()),
+                (Some(set), _) => Wanted::Set { cpus: set.clone(), on_missing: OnMissing::Refuse },
                 (None, cores) => Wanted::Cores(cores.unwrap_or(1)),
             };
+            let unit = self.slices.get(&slice.name)?.clone();
             Some(Demand {
-                topology: self.name.clone(),
-                slice: slice.name.clone(),
-                unit: self.slices.get(&slice.name)?.clone(),
-                cpus: wanted,
-                ordinal: numa.ordinal,
-                near: units(numa.near.iter().map(|near| &near.slice).collect()),
-                apart: units(numa.apart.iter().map(|apart| &apart.slice).collect()),
+                ordinal: numa.ordinal.map(|ordinal| OrdinalWish { ordinal, policy: WishPolicy::Prefer }),
+                near: numa.near.iter().filter_map(|near| relation(&near.slice)).collect(),
+                apart: numa.apart.iter().filter_map(|apart| relation(&apart.slice)).collect(),
                 isolation: slice.isolation.unwrap_or_default(),
+                ..Demand::of(self.name.clone(), slice.name.clone(), unit, wanted)
             })
         };
         self.spec.slices.iter().filter_map(demand).collect()
@@ -88,7 +89,7 @@ impl<'a> Named<'a> {
     fn slice_entry(&self, slice: &Slice, placed: &BTreeMap<UnitName, PlacedSlice>) -> Option<SliceEntry> {
         let Slice { name, start_after, cpu: _, numa: _, memory, io, tasks, isolation: _ } = slice;
         let unit = self.slices.get(name)?;
-        let PlacedSlice { cpus, memory_nodes, offline: _ } = placed.get(unit)?;
+        let PlacedSlice { cpus, memory_nodes, .. } = placed.get(unit)?;
         Some(SliceEntry {
             unit: unit.clone(),
             start_after: start_after.iter().filter_map(|name| self.slices.get(name).cloned()).collect(),
@@ -199,7 +200,7 @@ mod tests {
         let name = TopologyName::new("orchestrator").expect("legal");
         let spec: SliceTopologySpec = serde_json::from_value(spec).expect("a legal spec");
         let named = Named::of(&name, &spec).expect("legal names");
-        let placed = place(&named.demands(), &hosts::seed(), &Placement::default());
+        let placed = place(&named.demands(), &hosts::site(&hosts::seed()), &Placement::default());
         assert_eq!(placed.refusals, BTreeMap::new());
         named.entry("host-7", 3, &placed.slices)
     }

@@ -10,7 +10,7 @@ use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Bytes, CpuSet, Hardware, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
 
 use crate::entry::Named;
-use crate::placement::{Demand, Incumbent, PlacedSlice, Placement, place};
+use crate::placement::{Demand, Incumbent, PlacedSlice, Placement, Site, place};
 use crate::selection::selects;
 use crate::view::{
     ClusterView, Definitions, HostStateView, HostView, Life, NodePresence, Origin, Refusal, TopologyView,
@@ -135,7 +135,8 @@ fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> Outcomes {
         }
     }
     let demands: Vec<Demand> = admitted.iter().flat_map(|(_, named)| named.demands()).collect();
-    let placed = place(&demands, hardware, &running(state, &demands));
+    let site = Site { hardware, housekeeping: Vec::new() };
+    let placed = place(&demands, &site, &running(state, &demands));
     let mut room = Room::of(state, outcomes.keys());
     for (topology, named) in admitted {
         let answer = match placed.refusals.get(named.name) {

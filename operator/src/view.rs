@@ -9,6 +9,7 @@ use lamina_crds::host_state::{FINALIZER, ORIGIN_LABEL, ORIGIN_NODE, TopologyStat
 use lamina_crds::rules::topology_faults;
 use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, TopologyEntry, TopologyName};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -86,7 +87,8 @@ pub enum Life {
 }
 
 /// Why something is not done: one word and a message for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Refusal {
     /// One word.
     pub reason: Reason,

@@ -1,6 +1,8 @@
 //! Decides which CPUs and memory nodes each slice gets on one host. What runs stays where it is as long as it fits;
 //! a topology is placed whole or refused whole.
 
+mod answer;
+mod demand;
 mod fit;
 mod machine;
 
@@ -8,8 +10,14 @@ use std::collections::BTreeMap;
 
 use lamina_crds::conditions::Reason;
 use lamina_crds::slice_topology::Isolation;
-use lamina_crds::{CpuSet, Hardware, NodeSet, SliceName, TopologyName, UnitName};
+use lamina_crds::{CpuSet, Hardware, TopologyName, UnitName};
 
+pub use crate::placement::answer::{
+    Gap, Level, LevelCost, MemoryMove, Move, Objective, Placed, PlacedSlice, Shortfall, Spread, Verdict, WishField,
+};
+pub use crate::placement::demand::{
+    Demand, HousekeepingWish, Incumbent, MemoryNodesWish, OrdinalWish, Placement, Relation, Site, Wanted,
+};
 use crate::placement::fit::{Wishes, choose};
 use crate::placement::machine::Machine;
 use crate::view::Refusal;
@@ -18,14 +26,15 @@ use crate::view::Refusal;
 ///
 /// Topologies are served in the order in which they first appear: the caller puts incumbents first. What a topology
 /// holds stays reserved until that topology itself is placed anew, so nobody is pushed away.
-pub fn place(demands: &[Demand], hardware: &Hardware, running: &Placement) -> Placed {
+pub fn place(demands: &[Demand], site: &Site, running: &Placement) -> Placed {
+    let hardware = site.hardware;
     let machine = Machine::of(hardware);
     let mut held = occupants(demands, running);
     let mut placed = Placed::default();
     for topology in topologies_in_order(demands) {
         let own: Vec<&Demand> = demands.iter().filter(|demand| demand.topology == *topology).collect();
         let others: Vec<&Occupant> = held.values().filter(|occupant| occupant.topology != *topology).collect();
-        let site = Site { machine: &machine, hardware, running, others };
+        let site = Stage { machine: &machine, hardware, running, others };
         match site.place_topology(&own) {
             Ok(slices) => {
                 held.retain(|_, occupant| occupant.topology != *topology);
@@ -38,74 +47,6 @@ pub fn place(demands: &[Demand], hardware: &Hardware, running: &Placement) -> Pl
         }
     }
     placed
-}
-
-/// What one slice asks of a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand {
-    /// The topology it belongs to.
-    pub topology: TopologyName,
-    /// Its name, for messages.
-    pub slice: SliceName,
-    /// Its unit, unique on the host.
-    pub unit: UnitName,
-    /// Which CPUs, or how many.
-    pub cpus: Wanted,
-    /// Wanted: the n-th NUMA node that has CPUs, counted from 0.
-    pub ordinal: Option<u32>,
-    /// Slices whose NUMA node it wants to share.
-    pub near: Vec<UnitName>,
-    /// Slices whose NUMA nodes it wants to avoid.
-    pub apart: Vec<UnitName>,
-    /// Whether others may use its CPUs.
-    pub isolation: Isolation,
-}
-
-/// Which CPUs, or how many.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Exactly these CPUs.
-    Set(CpuSet),
-    /// That many whole physical cores.
-    Cores(u32),
-}
-
-/// Where the slices of a host are, by unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// What each slice holds.
-    pub slices: BTreeMap<UnitName, Incumbent>,
-}
-
-/// What a slice holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incumbent {
-    /// The topology it belongs to.
-    pub topology: TopologyName,
-    /// Its CPUs, online or not.
-    pub cpus: CpuSet,
-    /// Its memory nodes; none where nothing is to be chosen.
-    pub memory_nodes: Option<NodeSet>,
-}
-
-/// The answer: every demand is either placed or part of a refused topology.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placed {
-    /// Slices that have their place, by unit.
-    pub slices: BTreeMap<UnitName, PlacedSlice>,
-    /// Topologies that this host cannot hold, and why.
-    pub refusals: BTreeMap<TopologyName, Refusal>,
-}
-
-/// The place of one slice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlacedSlice {
-    /// Its CPUs; those that went offline under it are still named.
-    pub cpus: CpuSet,
-    /// Its memory nodes; none where nothing is to be chosen.
-    pub memory_nodes: Option<NodeSet>,
-    /// Those of its CPUs that are offline.
-    pub offline: CpuSet,
 }
 
 /// CPUs that are spoken for.
@@ -165,7 +106,7 @@ fn occupy(demand: &Demand, slices: &BTreeMap<UnitName, PlacedSlice>) -> Option<O
 }
 
 /// One host while one topology is being placed on it.
-struct Site<'a> {
+struct Stage<'a> {
     machine: &'a Machine,
     hardware: &'a Hardware,
     running: &'a Placement,
@@ -175,11 +116,11 @@ struct Site<'a> {
 /// CPUs chosen so far, in the order of choosing.
 type Chosen<'a> = Vec<(&'a Demand, CpuSet)>;
 
-impl Site<'_> {
+impl Stage<'_> {
     fn place_topology(&self, own: &[&Demand]) -> Result<BTreeMap<UnitName, PlacedSlice>, Refusal> {
         let mut chosen: Chosen = Vec::new();
         for demand in own {
-            if let Wanted::Set(set) = &demand.cpus {
+            if let Wanted::Set { cpus: set, on_missing: _ } = &demand.cpus {
                 self.accept_set(demand, set, &chosen)?;
                 chosen.push((demand, set.clone()));
             }
@@ -261,12 +202,13 @@ impl Site<'_> {
 
     /// What the demand wishes, in terms of CPUs already chosen. Wishes are mutual: who names the other does not matter.
     fn wishes(&self, demand: &Demand, chosen: &Chosen) -> Wishes {
-        let related = |list: fn(&Demand) -> &Vec<UnitName>| {
-            let named = |other: &Demand| list(demand).contains(&other.unit) || list(other).contains(&demand.unit);
+        let related = |list: fn(&Demand) -> &Vec<Relation>| {
+            let names = |one: &Demand, other: &Demand| list(one).iter().any(|relation| relation.unit == other.unit);
+            let named = |other: &Demand| names(demand, other) || names(other, demand);
             chosen.iter().filter(|(other, _)| named(other)).fold(CpuSet::new(), |all, (_, cpus)| all.union(cpus))
         };
         Wishes {
-            node: demand.ordinal.and_then(|ordinal| self.machine.node_by_ordinal(ordinal)),
+            node: demand.ordinal.and_then(|ordinal| self.machine.node_by_ordinal(ordinal.ordinal)),
             near: self.machine.nodes_of(&related(|demand| &demand.near)),
             apart: self.machine.nodes_of(&related(|demand| &demand.apart)),
         }
@@ -276,7 +218,7 @@ impl Site<'_> {
         let incumbent = self.running.slices.get(&demand.unit);
         let memory_nodes = self.machine.memory_nodes(&cpus, incumbent);
         let offline = cpus.difference(&self.hardware.cpus.online);
-        PlacedSlice { cpus, memory_nodes, offline }
+        PlacedSlice { cpus, memory_nodes, offline, ..PlacedSlice::default() }
     }
 }
 
@@ -286,8 +228,8 @@ fn placing_order<'a>(own: &[&'a Demand], chosen: &Chosen) -> Vec<&'a Demand> {
     let mut open: Vec<&Demand> = own.iter().filter(is_open).copied().collect();
     open.sort_by_key(|demand| {
         let cores = match demand.cpus {
-            Wanted::Cores(cores) => cores,
-            Wanted::Set(_) => 0,
+            Wanted::Cores(cores) | Wanted::Cpus(cores) => cores,
+            Wanted::Set { .. } => 0,
         };
         (demand.isolation, demand.ordinal.is_none(), std::cmp::Reverse(cores))
     });
@@ -324,7 +266,7 @@ fn taken_cpus(demand: &Demand, set: &CpuSet, holder: &UnitName, held: &CpuSet) -
     Refusal { reason: Reason::CpusTaken, message }
 }
 
-fn too_few_cores(demand: &Demand, wanted: u32, free: &CpuSet, site: &Site) -> Refusal {
+fn too_few_cores(demand: &Demand, wanted: u32, free: &CpuSet, site: &Stage) -> Refusal {
     let cores = site.machine.cores_touching(free).len();
     let holders: Vec<&str> = site.others.iter().map(|occupant| occupant.unit.as_str()).collect();
     let free = if free.is_empty() { "none".to_owned() } else { free.to_string() };

@@ -1,5 +1,7 @@
 use lamina_crds::Bytes;
+use lamina_crds::SliceName;
 use lamina_crds::hardware::{CpuInventory, NumaNode, Package};
+use lamina_crds::wishes::{Domain, OnMissing, WishPolicy};
 use proptest::prelude::*;
 
 use super::*;
@@ -42,8 +44,24 @@ fn demand(topology: &str, slice: &str, cpus: Wanted) -> Demand {
     let topology = TopologyName::new(topology).expect("legal");
     let slice = SliceName::new(slice).expect("legal");
     let unit = UnitName::of_slice(&topology, &slice).expect("legal");
-    let (near, apart) = (Vec::new(), Vec::new());
-    Demand { topology, slice, unit, cpus, ordinal: None, near, apart, isolation: Isolation::Exclusive }
+    Demand::of(topology, slice, unit, cpus)
+}
+
+/// A host without housekeeping.
+pub(crate) fn site(hardware: &Hardware) -> Site<'_> {
+    Site { hardware, housekeeping: Vec::new() }
+}
+
+fn exactly(cpus: CpuSet) -> Wanted {
+    Wanted::Set { cpus, on_missing: OnMissing::Refuse }
+}
+
+fn ordinal(ordinal: u32) -> Option<OrdinalWish> {
+    Some(OrdinalWish { ordinal, policy: WishPolicy::Prefer })
+}
+
+fn in_node(unit: &UnitName) -> Relation {
+    Relation { unit: unit.clone(), domain: Domain::Node, policy: WishPolicy::Prefer }
 }
 
 fn unit(name: &str) -> UnitName {
@@ -56,9 +74,9 @@ fn set(list: &str) -> CpuSet {
 
 /// control: 8 cores on the first node; runner: 8 apart from control; fanout: 4 near control.
 fn example() -> Vec<Demand> {
-    let control = Demand { ordinal: Some(0), ..demand("o", "control", Wanted::Cores(8)) };
-    let runner = Demand { apart: vec![control.unit.clone()], ..demand("o", "runner", Wanted::Cores(8)) };
-    let fanout = Demand { near: vec![control.unit.clone()], ..demand("o", "fanout", Wanted::Cores(4)) };
+    let control = Demand { ordinal: ordinal(0), ..demand("o", "control", Wanted::Cores(8)) };
+    let runner = Demand { apart: vec![in_node(&control.unit)], ..demand("o", "runner", Wanted::Cores(8)) };
+    let fanout = Demand { near: vec![in_node(&control.unit)], ..demand("o", "fanout", Wanted::Cores(4)) };
     vec![control, runner, fanout]
 }
 
@@ -71,7 +89,7 @@ fn rows(placed: &Placed) -> Vec<(String, String)> {
 }
 
 fn assert_example(hardware: &Hardware, cpus: [&str; 3], memory_nodes: [&str; 3]) {
-    let placed = place(&example(), hardware, &Placement::default());
+    let placed = place(&example(), &site(hardware), &Placement::default());
     assert_eq!(placed.refusals, BTreeMap::new());
     let expected: Vec<(String, String)> =
         cpus.iter().zip(memory_nodes).map(|(cpus, nodes)| (set(cpus).to_string(), nodes.to_owned())).collect();
@@ -80,7 +98,7 @@ fn assert_example(hardware: &Hardware, cpus: [&str; 3], memory_nodes: [&str; 3])
 
 fn running(placed: &Placed, demands: &[Demand]) -> Placement {
     let incumbent = |demand: &Demand| {
-        let PlacedSlice { cpus, memory_nodes, offline: _ } = placed.slices.get(&demand.unit)?.clone();
+        let PlacedSlice { cpus, memory_nodes, .. } = placed.slices.get(&demand.unit)?.clone();
         Some((demand.unit.clone(), Incumbent { topology: demand.topology.clone(), cpus, memory_nodes }))
     };
     Placement { slices: demands.iter().filter_map(incumbent).collect() }
@@ -94,10 +112,12 @@ fn the_running_example_lands_where_the_seed_has_it() {
 #[test]
 fn literal_sets_and_cores_give_the_same_places() {
     let sets = ["0-7", "8-15", "16-19"];
-    let literal =
-        example().into_iter().zip(sets).map(|(demand, list)| Demand { cpus: Wanted::Set(set(list)), ..demand });
+    let literal = example().into_iter().zip(sets).map(|(demand, list)| Demand { cpus: exactly(set(list)), ..demand });
     let literal: Vec<Demand> = literal.collect();
-    assert_eq!(place(&literal, &seed(), &Placement::default()), place(&example(), &seed(), &Placement::default()));
+    assert_eq!(
+        place(&literal, &site(&seed()), &Placement::default()),
+        place(&example(), &site(&seed()), &Placement::default())
+    );
 }
 
 #[test]
@@ -169,7 +189,7 @@ fn cores_in_no_online_node_take_the_nearest_memory() {
     hardware.numa_nodes[0].id = 1;
     hardware.cpus.online = set("4-20");
     let demands = &example()[..2];
-    let placed = place(demands, &hardware, &Placement::default());
+    let placed = place(demands, &site(&hardware), &Placement::default());
     let slice = |name: &str| &placed.slices[&unit(name)];
     assert_eq!(slice("o-control.slice").cpus, set("5,7,9,11,13,15,17,19"));
     assert_eq!(slice("o-runner.slice").cpus, set("4,6,8,10,12,14,16,18"));
@@ -184,7 +204,7 @@ fn what_runs_stays_where_it_is() {
         let topology = TopologyName::new("o").expect("legal");
         (unit(name), Incumbent { topology, cpus: set(list), memory_nodes: None })
     });
-    let placed = place(&demands, &seed(), &Placement { slices: BTreeMap::from(incumbents) });
+    let placed = place(&demands, &site(&seed()), &Placement { slices: BTreeMap::from(incumbents) });
     assert_eq!(placed.slices[&unit("o-control.slice")].cpus, set("0-3,16-19"));
     assert_eq!(placed.slices[&unit("o-fanout.slice")].cpus, set("4-7"));
 }
@@ -192,10 +212,10 @@ fn what_runs_stays_where_it_is() {
 #[test]
 fn a_slice_that_grows_keeps_its_cores_and_takes_more_beside_them() {
     let small = vec![demand("o", "a", Wanted::Cores(2)), demand("o", "b", Wanted::Cores(2))];
-    let first = place(&small, &seed(), &Placement::default());
+    let first = place(&small, &site(&seed()), &Placement::default());
     let held = first.slices[&small[0].unit].cpus.clone();
     let grown = vec![demand("o", "a", Wanted::Cores(4)), demand("o", "b", Wanted::Cores(2))];
-    let second = place(&grown, &seed(), &running(&first, &small));
+    let second = place(&grown, &site(&seed()), &running(&first, &small));
     assert!(held.is_subset(&second.slices[&grown[0].unit].cpus));
     assert_eq!(second.slices[&grown[0].unit].memory_nodes, first.slices[&small[0].unit].memory_nodes);
     assert_eq!(second.slices[&grown[1].unit], first.slices[&small[1].unit]);
@@ -204,19 +224,19 @@ fn a_slice_that_grows_keeps_its_cores_and_takes_more_beside_them() {
 #[test]
 fn a_cpu_that_goes_offline_leaves_its_slice_in_place() {
     let demands = example();
-    let first = place(&demands, &seed(), &Placement::default());
+    let first = place(&demands, &site(&seed()), &Placement::default());
     let mut hardware = seed();
     hardware.cpus.online.remove(3);
     hardware.cpus.offline.insert(3);
     hardware.numa_nodes[0].cpus.remove(3);
-    let second = place(&demands, &hardware, &running(&first, &demands));
+    let second = place(&demands, &site(&hardware), &running(&first, &demands));
     assert_eq!(second.slices[&demands[0].unit].cpus, set("0-7"));
     assert_eq!(second.slices[&demands[0].unit].offline, set("3"));
 }
 
 #[test]
 fn a_set_that_the_host_does_not_have_is_refused_with_its_numbers() {
-    let placed = place(&[demand("o", "control", Wanted::Set(set("16-31")))], &seed(), &Placement::default());
+    let placed = place(&[demand("o", "control", exactly(set("16-31")))], &site(&seed()), &Placement::default());
     let refusal = &placed.refusals[&TopologyName::new("o").expect("legal")];
     assert_eq!(refusal.reason, Reason::Infeasible);
     assert_eq!(
@@ -228,11 +248,11 @@ fn a_set_that_the_host_does_not_have_is_refused_with_its_numbers() {
 
 #[test]
 fn the_incumbent_keeps_its_cpus_and_the_newcomer_is_told_whose_they_are() {
-    let old = demand("old", "a", Wanted::Set(set("0-3")));
-    let new = demand("new", "b", Wanted::Set(set("2-5")));
-    let first = place(std::slice::from_ref(&old), &seed(), &Placement::default());
+    let old = demand("old", "a", exactly(set("0-3")));
+    let new = demand("new", "b", exactly(set("2-5")));
+    let first = place(std::slice::from_ref(&old), &site(&seed()), &Placement::default());
     let both = [old.clone(), new];
-    let second = place(&both, &seed(), &running(&first, &both));
+    let second = place(&both, &site(&seed()), &running(&first, &both));
     assert_eq!(second.slices[&old.unit], first.slices[&old.unit]);
     let refusal = &second.refusals[&TopologyName::new("new").expect("legal")];
     assert_eq!(refusal.reason, Reason::CpusTaken);
@@ -242,19 +262,19 @@ fn the_incumbent_keeps_its_cpus_and_the_newcomer_is_told_whose_they_are() {
 #[test]
 fn a_topology_that_is_refused_keeps_what_it_holds_from_others() {
     let before = demand("old", "a", Wanted::Cores(8));
-    let first = place(std::slice::from_ref(&before), &seed(), &Placement::default());
+    let first = place(std::slice::from_ref(&before), &site(&seed()), &Placement::default());
     let both = [demand("old", "a", Wanted::Cores(30)), demand("new", "b", Wanted::Cores(13))];
-    let second = place(&both, &seed(), &running(&first, std::slice::from_ref(&before)));
+    let second = place(&both, &site(&seed()), &running(&first, std::slice::from_ref(&before)));
     assert_eq!(second.refusals.len(), 2);
 }
 
 #[test]
 fn a_literal_set_moves_a_counted_slice_of_its_own_topology() {
     let before = [demand("o", "a", Wanted::Cores(4)), demand("o", "b", Wanted::Cores(4))];
-    let first = place(&before, &seed(), &Placement::default());
+    let first = place(&before, &site(&seed()), &Placement::default());
     let wanted = first.slices[&before[1].unit].cpus.clone();
-    let after = [demand("o", "a", Wanted::Set(wanted.clone())), before[1].clone()];
-    let second = place(&after, &seed(), &running(&first, &before));
+    let after = [demand("o", "a", exactly(wanted.clone())), before[1].clone()];
+    let second = place(&after, &site(&seed()), &running(&first, &before));
     assert_eq!(second.slices[&after[0].unit].cpus, wanted);
     assert!(second.slices[&after[1].unit].cpus.is_disjoint(&wanted));
 }
@@ -264,10 +284,10 @@ fn shared_slices_share_only_when_they_must() {
     let shared =
         |slice: &str, cores| Demand { isolation: Isolation::Shared, ..demand("o", slice, Wanted::Cores(cores)) };
     let roomy = [shared("a", 8), shared("b", 8)];
-    let placed = place(&roomy, &seed(), &Placement::default());
+    let placed = place(&roomy, &site(&seed()), &Placement::default());
     assert!(placed.slices[&roomy[0].unit].cpus.is_disjoint(&placed.slices[&roomy[1].unit].cpus));
     let crowded = [shared("a", 16), shared("b", 16), demand("o", "c", Wanted::Cores(4))];
-    let placed = place(&crowded, &seed(), &Placement::default());
+    let placed = place(&crowded, &site(&seed()), &Placement::default());
     assert_eq!(placed.refusals, BTreeMap::new());
     let exclusive = &placed.slices[&crowded[2].unit].cpus;
     assert!(crowded[..2].iter().all(|demand| placed.slices[&demand.unit].cpus.is_disjoint(exclusive)));
@@ -275,7 +295,7 @@ fn shared_slices_share_only_when_they_must() {
 
 #[test]
 fn too_few_cores_are_said_in_numbers() {
-    let placed = place(&[demand("o", "control", Wanted::Cores(21))], &seed(), &Placement::default());
+    let placed = place(&[demand("o", "control", Wanted::Cores(21))], &site(&seed()), &Placement::default());
     let refusal = &placed.refusals[&TopologyName::new("o").expect("legal")];
     let expected = "slice control asks for 21 whole cores (cpu.cores); 20 are left for it on this host of 20 cores (CPUs \
                     0-19); lower cpu.cores, or free cores on this host";
@@ -286,9 +306,9 @@ fn too_few_cores_are_said_in_numbers() {
 fn isolated_cpus_are_used_only_by_name() {
     let mut hardware = seed();
     hardware.cpus.isolated = set("8-15");
-    let counted = place(&[demand("o", "a", Wanted::Cores(13))], &hardware, &Placement::default());
+    let counted = place(&[demand("o", "a", Wanted::Cores(13))], &site(&hardware), &Placement::default());
     assert_eq!(counted.refusals.len(), 1);
-    let named = place(&[demand("o", "a", Wanted::Set(set("8-15")))], &hardware, &Placement::default());
+    let named = place(&[demand("o", "a", exactly(set("8-15")))], &site(&hardware), &Placement::default());
     assert_eq!(named.refusals, BTreeMap::new());
 }
 
@@ -318,7 +338,8 @@ prop_compose! {
             let topology = ["x", "y", "z"][topology];
             let base = demand(topology, &format!("s{index}"), Wanted::Cores(cores));
             let sibling = demands.iter().find(|other| other.topology == base.topology).map(|other| other.unit.clone());
-            demands.push(Demand { ordinal, isolation, apart: sibling.into_iter().collect(), ..base });
+            let ordinal = ordinal.and_then(super::tests::ordinal);
+            demands.push(Demand { ordinal, isolation, apart: sibling.iter().map(in_node).collect(), ..base });
         }
         demands.sort_by(|a, b| a.topology.cmp(&b.topology));
         demands
@@ -329,7 +350,7 @@ proptest! {
     /// Counts by hand what was given: whole cores, as many as asked, nobody's twice.
     #[test]
     fn every_answer_survives_an_independent_count(hardware in machines(), demands in demand_lists()) {
-        let placed = place(&demands, &hardware, &Placement::default());
+        let placed = place(&demands, &site(&hardware), &Placement::default());
         let cores = hardware.online_cores();
         for demand in &demands {
             let refused = placed.refusals.contains_key(&demand.topology);
@@ -350,8 +371,8 @@ proptest! {
     /// What was placed once is kept: the second answer is the first.
     #[test]
     fn placing_again_moves_nothing(hardware in machines(), demands in demand_lists()) {
-        let first = place(&demands, &hardware, &Placement::default());
-        let second = place(&demands, &hardware, &running(&first, &demands));
+        let first = place(&demands, &site(&hardware), &Placement::default());
+        let second = place(&demands, &site(&hardware), &running(&first, &demands));
         for (unit, slice) in &first.slices {
             prop_assert_eq!(&second.slices[unit], slice);
         }
