@@ -116,6 +116,24 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// What the effect removes.
+    fn removed_path(&self) -> Option<&HostPath> {
+        match self {
+            Self::Remove { path } => Some(path),
+            Self::Write { .. }
+            | Self::Link { .. }
+            | Self::Sync { .. }
+            | Self::Reload
+            | Self::Set { .. }
+            | Self::ResetFailed { .. }
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Restart { .. } => None,
+        }
+    }
+}
+
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {

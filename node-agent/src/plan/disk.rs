@@ -75,18 +75,7 @@ fn in_order(groups: [Group; 4]) -> Vec<Step> {
 /// Removals, followed by what makes them durable. A directory that is being emptied may be removed itself: only those that
 /// outlive it are sure to be there.
 pub(super) fn with_syncs(mut removals: Vec<Step>) -> Vec<Step> {
-    let removed = removals.iter().filter_map(|step| match &step.effect {
-        Effect::Remove { path } => Some(path.directory()),
-        Effect::Write { .. }
-        | Effect::Link { .. }
-        | Effect::Sync { .. }
-        | Effect::Reload
-        | Effect::Set { .. }
-        | Effect::ResetFailed { .. }
-        | Effect::Start { .. }
-        | Effect::Stop { .. }
-        | Effect::Restart { .. } => None,
-    });
+    let removed = removals.iter().filter_map(|step| Some(step.effect.removed_path()?.directory()));
     let directories: BTreeSet<HostPath> =
         removed.filter(|directory| REMOVED_FROM.contains(&directory.as_str())).collect();
     removals.extend(directories.into_iter().map(|directory| Step::new(Class::Live, Effect::Sync { directory })));

@@ -41,7 +41,7 @@ pub(super) fn leftovers(entry: &Entry<'_>) -> Vec<Step> {
     });
     let mut steps: Vec<Step> = delivered.chain(staged).map(removal).collect();
     let own = HostPath::new(format!("{FILES}/{}", entry.name));
-    let removed: BTreeSet<&HostPath> = steps.iter().filter_map(removed_path).collect();
+    let removed: BTreeSet<&HostPath> = steps.iter().filter_map(|step| step.effect.removed_path()).collect();
     let inside = entry.observed.files.keys().filter(|path| is_delivered(path, entry.name));
     let emptied =
         !removed.is_empty() && inside.clone().count() > 0 && inside.clone().all(|path| removed.contains(path));
@@ -54,21 +54,6 @@ pub(super) fn leftovers(entry: &Entry<'_>) -> Vec<Step> {
 
 fn removal(path: &HostPath) -> Step {
     Step::new(Class::Live, Effect::Remove { path: path.clone() })
-}
-
-fn removed_path(step: &Step) -> Option<&HostPath> {
-    match &step.effect {
-        Effect::Remove { path } => Some(path),
-        Effect::Write { .. }
-        | Effect::Link { .. }
-        | Effect::Sync { .. }
-        | Effect::Reload
-        | Effect::Set { .. }
-        | Effect::ResetFailed { .. }
-        | Effect::Start { .. }
-        | Effect::Stop { .. }
-        | Effect::Restart { .. } => None,
-    }
 }
 
 fn in_reverse_start_order(entry: &Entry<'_>, mut services: Vec<UnitName>) -> Vec<UnitName> {
