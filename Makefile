@@ -1,5 +1,5 @@
 # What people run. The logic is in Rust programs: e2e/src/bin.
-.PHONY: demo demo-down test lint unit simulation api bus host all bench simulate generate
+.PHONY: demo demo-down test lint unit simulation comparison api bus host all bench simulate peers generate
 
 RUN := cargo run --quiet -p lamina-e2e --bin
 
@@ -9,10 +9,12 @@ demo-down:
 	@$(RUN) lamina-lab -- demo-down
 test:
 	@./e2e/ready && $(RUN) lamina-lanes
-lint unit simulation api bus host all:
+lint unit simulation comparison api bus host all:
 	@./e2e/ready && $(RUN) lamina-lanes -- $@
 simulate:
 	@cargo run --quiet -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET))
+peers:
+	@./e2e/ready && cargo run --quiet -p lamina-peers -- write
 bench:
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 generate:

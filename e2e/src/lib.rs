@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod examples;
 pub mod fleet;
+pub mod go_program;
 pub mod host;
 pub mod identity;
 pub mod image;

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Runs Lamina's test lanes; without names, all of them.
 #[derive(Parser)]
@@ -22,7 +22,7 @@ struct Arguments {
 }
 
 /// One answer to "is it right?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Lane {
     /// Formatting, lints, licences and who may use what.
     Lint,
@@ -30,6 +30,8 @@ enum Lane {
     Unit,
     /// The whole loop under every accident.
     Simulation,
+    /// Placement against the kubelet's own code.
+    Comparison,
     /// Schema, CEL, policies and chart on a real API server.
     Api,
     /// Unit files, jobs and signals on real systemd in containers.
@@ -52,7 +54,7 @@ struct Tally {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let chosen: BTreeSet<Lane> = if arguments.lanes.is_empty() {
-        BTreeSet::from([Lane::Lint, Lane::Unit, Lane::Simulation, Lane::Api, Lane::Bus, Lane::Host, Lane::All])
+        Lane::value_variants().iter().copied().collect()
     } else {
         arguments.lanes.iter().copied().collect()
     };
@@ -123,13 +125,14 @@ fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
             step(Counts::Once, &format!("{} check --hide-inclusion-graph bans licenses sources", cargo_deny())),
         ],
         Lane::Unit => vec![
-            step(Counts::Tests, "cargo test --quiet --workspace --exclude lamina-e2e"),
+            step(Counts::Tests, "cargo test --quiet --workspace --exclude lamina-e2e --exclude lamina-peers"),
             step(Counts::Tests, "cargo test --quiet -p lamina-e2e --lib --bins"),
         ],
         Lane::Simulation => {
             let histories = format!("target/debug/lamina-simulate --budget {}", arguments.histories);
             vec![step(Counts::Nothing, binaries), step(Counts::Once, &histories)]
         }
+        Lane::Comparison => vec![step(Counts::Tests, "cargo test --quiet -p lamina-peers")],
         Lane::Api => ours("api"),
         Lane::Bus => ours("bus"),
         Lane::Host => ours("host"),

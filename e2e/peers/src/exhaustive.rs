@@ -1,0 +1,190 @@
+//! The best that any allocator could do with an instance, by trying everything; only where that ends soon.
+//!
+//! It shares nothing with Lamina's solver. Cores of one NUMA node and one L3 are alike, so a request is a number of
+//! cores from each such group.
+
+use std::collections::BTreeMap;
+
+use crate::instance::Instance;
+use crate::score::{self, Score};
+
+/// Steps after which the search gives up.
+const MOST_STEPS: u32 = 40_000;
+
+/// The smallest score there is for an instance, or nothing where finding it takes too long.
+pub fn optimum(instance: &Instance) -> Option<Score> {
+    let mut requests = instance.requests.clone();
+    requests.sort_unstable_by(|one, other| other.cmp(one));
+    let mut groups: BTreeMap<(u32, Option<u32>), u32> = BTreeMap::new();
+    for core in &instance.machine.cores {
+        *groups.entry((core.node, core.l3)).or_default() += 1;
+    }
+    let least = |key| requests.iter().map(|cores| score::fewest(&instance.machine, key, *cores)).sum();
+    let unavoidable = Cost { nodes: least(score::node), caches: least(score::cache) };
+    let mut search = Search {
+        groups: groups.keys().copied().collect(),
+        free: groups.into_values().collect(),
+        requests,
+        unavoidable,
+        best: None,
+        steps: 0,
+    };
+    search.request(0, Cost::default(), &[]).ok()?;
+    let best = search.best?;
+    Some(Score { refused: 0, nodes: best.nodes - unavoidable.nodes, caches: best.caches - unavoidable.caches })
+}
+
+/// Domains used, summed over requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    nodes: u32,
+    caches: u32,
+}
+
+impl Cost {
+    fn plus(self, other: Self) -> Self {
+        Self { nodes: self.nodes + other.nodes, caches: self.caches + other.caches }
+    }
+}
+
+struct Search {
+    groups: Vec<(u32, Option<u32>)>,
+    free: Vec<u32>,
+    requests: Vec<u32>,
+    unavoidable: Cost,
+    best: Option<Cost>,
+    steps: u32,
+}
+
+/// The search takes too long.
+struct TooLong;
+
+impl Search {
+    /// Places request `number` and all after it. `before` is where the one before it is: of two equal requests the
+    /// later one never takes more of the first groups, so that swapping them is not tried.
+    fn request(&mut self, number: usize, spent: Cost, before: &[u32]) -> Result<(), TooLong> {
+        if !self.can_improve(spent.plus(self.still_needed(number))) {
+            return Ok(());
+        }
+        if number == self.requests.len() {
+            self.best = Some(spent);
+            return Ok(());
+        }
+        let equal = number > 0 && self.requests[number] == self.requests[number - 1];
+        let limit = if equal { before.to_vec() } else { vec![u32::MAX; self.groups.len()] };
+        let mut taken = vec![0; self.groups.len()];
+        self.group(number, 0, self.requests[number], equal, &limit, &mut taken, spent)
+    }
+
+    /// Decides how much request `number` takes of `group`, most first. `tight`: so far it took what the equal one
+    /// before it took.
+    #[expect(clippy::too_many_arguments, reason = "a recursion's state, private to this search")]
+    fn group(
+        &mut self,
+        number: usize,
+        group: usize,
+        left: u32,
+        tight: bool,
+        limit: &[u32],
+        taken: &mut Vec<u32>,
+        spent: Cost,
+    ) -> Result<(), TooLong> {
+        self.steps += 1;
+        if self.steps > MOST_STEPS {
+            return Err(TooLong);
+        }
+        if left == 0 {
+            let taken = taken.clone();
+            return self.request(number + 1, spent.plus(self.cost(&taken)), &taken);
+        }
+        let rest: u32 = self.free[group..].iter().sum();
+        if group == self.groups.len() || rest < left || !self.can_improve(spent.plus(self.cost(taken))) {
+            return Ok(());
+        }
+        let most = left.min(self.free[group]).min(if tight { limit[group] } else { u32::MAX });
+        for amount in (0..=most).rev() {
+            self.free[group] -= amount;
+            taken[group] = amount;
+            let tight = tight && amount == limit[group];
+            let outcome = self.group(number, group + 1, left - amount, tight, limit, taken, spent);
+            taken[group] = 0;
+            self.free[group] += amount;
+            outcome?;
+        }
+        Ok(())
+    }
+
+    fn can_improve(&self, at_least: Cost) -> bool {
+        self.best.is_none_or(|best| at_least < best && best > self.unavoidable)
+    }
+
+    /// What the requests from `number` on need at least, each as if it had all that is free to itself.
+    fn still_needed(&self, number: usize) -> Cost {
+        let nodes = sizes(self.groups.iter().map(|(node, _)| Some(*node)), &self.free);
+        let caches = sizes(self.groups.iter().map(|(_, cache)| *cache), &self.free);
+        self.requests[number..].iter().fold(Cost::default(), |sum, cores| {
+            sum.plus(Cost { nodes: domains_for(&nodes, *cores), caches: domains_for(&caches, *cores) })
+        })
+    }
+
+    /// The domains in which `taken` lies.
+    fn cost(&self, taken: &[u32]) -> Cost {
+        let used = taken.iter().map(|amount| u32::from(*amount > 0)).collect::<Vec<u32>>();
+        let count = |sizes: Vec<u32>| sizes.iter().filter(|size| **size > 0).count() as u32;
+        Cost {
+            nodes: count(sizes(self.groups.iter().map(|(node, _)| Some(*node)), &used)),
+            caches: count(sizes(self.groups.iter().map(|(_, cache)| *cache), &used)),
+        }
+    }
+}
+
+/// The amounts summed by domain, largest first; what lies in no domain is left out.
+fn sizes(keys: impl Iterator<Item = Option<u32>>, amounts: &[u32]) -> Vec<u32> {
+    let mut sums: BTreeMap<u32, u32> = BTreeMap::new();
+    for (key, amount) in keys.zip(amounts) {
+        if let Some(key) = key {
+            *sums.entry(key).or_default() += amount;
+        }
+    }
+    let mut sums: Vec<u32> = sums.into_values().collect();
+    sums.sort_unstable_by(|one, other| other.cmp(one));
+    sums
+}
+
+/// The fewest domains that hold so many cores; all of them where they do not.
+fn domains_for(sizes: &[u32], cores: u32) -> u32 {
+    let mut held = 0;
+    let mut count = 0;
+    for size in sizes {
+        if held >= cores {
+            break;
+        }
+        held += size;
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Core, Machine};
+
+    /// The smallest score on a machine of nodes of that many cores, each with one L3.
+    fn of(nodes: &[u32], requests: &[u32]) -> Option<Score> {
+        let core = |node: usize| Core { package: 0, node: node as u32, l3: Some(node as u32), cpus: Vec::new() };
+        let cores = nodes.iter().enumerate().flat_map(|(node, count)| (0..*count).map(move |_| core(node))).collect();
+        optimum(&Instance { id: 0, load: 0, machine: Machine { cores }, requests: requests.to_vec() })
+    }
+
+    #[test]
+    fn what_fits_costs_nothing() {
+        assert_eq!(of(&[4, 4], &[3, 1, 2, 2]), Some(Score::default()));
+    }
+
+    #[test]
+    fn what_must_be_split_is_counted_once() {
+        assert_eq!(of(&[4, 4], &[3, 3, 2]), Some(Score { refused: 0, nodes: 1, caches: 1 }));
+        assert_eq!(of(&[3, 3, 3], &[2, 2, 3, 2]), Some(Score { refused: 0, nodes: 1, caches: 1 }));
+    }
+}

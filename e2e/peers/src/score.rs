@@ -1,0 +1,121 @@
+//! Judges where requests were put, by counting domains core by core; it knows nothing of how anybody decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lamina_crds::CpuSet;
+
+use crate::instance::Instance;
+use crate::machine::{Core, Machine};
+
+/// What an answer costs; the smaller is better, compared in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Score {
+    /// Requests that got nothing.
+    pub refused: u32,
+    /// NUMA nodes used beyond what each request needs on the empty machine, summed over requests.
+    pub nodes: u32,
+    /// L3 caches likewise.
+    pub caches: u32,
+}
+
+/// The score of `places`, one for each request of the instance and `None` where it was refused.
+///
+/// # Errors
+/// Says what is wrong with places that are none: a CPU given twice, a CPU that is not there, part of a core, or another
+/// number of cores than asked.
+pub fn score(instance: &Instance, places: &[Option<CpuSet>]) -> Result<Score, String> {
+    let Instance { id: _, load: _, machine, requests } = instance;
+    if places.len() != requests.len() {
+        return Err(format!("{} places for {} requests", places.len(), requests.len()));
+    }
+    let mut score = Score::default();
+    let mut taken = CpuSet::new();
+    for (&asked, place) in requests.iter().zip(places) {
+        let Some(place) = place else {
+            score.refused += 1;
+            continue;
+        };
+        if !taken.is_disjoint(place) {
+            return Err(format!("CPUs {} are given twice", taken.intersection(place)));
+        }
+        taken = taken.union(place);
+        let cores = whole_cores(machine, place)?;
+        if cores.len() as u32 != asked {
+            return Err(format!("{} cores ({place}) for {asked}", cores.len()));
+        }
+        let used = |key: fn(&Core) -> Option<u32>| cores.iter().filter_map(|core| key(core)).collect::<BTreeSet<_>>();
+        score.nodes += used(node).len() as u32 - fewest(machine, node, asked);
+        score.caches += used(cache).len() as u32 - fewest(machine, cache, asked);
+    }
+    Ok(score)
+}
+
+/// The key of a core's NUMA node.
+pub fn node(core: &Core) -> Option<u32> {
+    Some(core.node)
+}
+
+/// The key of a core's L3 cache.
+pub fn cache(core: &Core) -> Option<u32> {
+    core.l3
+}
+
+/// The fewest domains of a kind that hold that many cores while the machine is empty; 0 where there are none.
+pub fn fewest(machine: &Machine, key: fn(&Core) -> Option<u32>, cores: u32) -> u32 {
+    let mut sizes: BTreeMap<u32, u32> = BTreeMap::new();
+    machine.cores.iter().filter_map(key).for_each(|domain| *sizes.entry(domain).or_default() += 1);
+    let mut sizes: Vec<u32> = sizes.into_values().collect();
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    let mut held = 0;
+    let needed = sizes.iter().take_while(|size| {
+        let open = held < cores;
+        held += **size;
+        open
+    });
+    needed.count() as u32
+}
+
+fn whole_cores<'a>(machine: &'a Machine, place: &CpuSet) -> Result<Vec<&'a Core>, String> {
+    let mut cores = Vec::new();
+    for core in &machine.cores {
+        match core.cpus.iter().filter(|cpu| place.contains(**cpu)).count() {
+            0 => {}
+            all if all == core.cpus.len() => cores.push(core),
+            _ => return Err(format!("{place} has part of the core {:?}", core.cpus)),
+        }
+    }
+    let absent = place.difference(&machine.cpus());
+    if absent.is_empty() { Ok(cores) } else { Err(format!("CPUs {absent} are not there")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes of two L3s of two cores of one thread.
+    fn small(requests: &[u32]) -> Instance {
+        let core = |cpu: u32| Core { package: 0, node: cpu / 4, l3: Some(cpu / 2), cpus: vec![cpu] };
+        let machine = Machine { cores: (0..8).map(core).collect() };
+        Instance { id: 0, load: 100, machine, requests: requests.to_vec() }
+    }
+
+    fn judged(requests: &[u32], places: &[&str]) -> Result<Score, String> {
+        let parsed = |text: &&str| (!text.is_empty()).then(|| text.parse().unwrap());
+        score(&small(requests), &places.iter().map(parsed).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn domains_beyond_the_fewest_are_counted() {
+        assert_eq!(judged(&[4, 3], &["0-3", "4-6"]), Ok(Score::default()));
+        assert_eq!(judged(&[4, 3], &["0-2,4", "5-7"]), Ok(Score { refused: 0, nodes: 1, caches: 1 }));
+        assert_eq!(judged(&[5], &["0-4"]), Ok(Score::default()));
+        assert_eq!(judged(&[2, 2], &["", "1-2"]), Ok(Score { refused: 1, nodes: 0, caches: 1 }));
+    }
+
+    #[test]
+    fn a_place_that_is_none_is_told() {
+        assert!(judged(&[2, 2], &["0-1", "1-2"]).unwrap_err().contains("twice"));
+        assert!(judged(&[2], &["7-8"]).unwrap_err().contains("not there"));
+        assert!(judged(&[2], &["0-2"]).unwrap_err().contains("for 2"));
+    }
+}

@@ -1,0 +1,62 @@
+//! Lamina against the kubelet's own code, on the whole series.
+
+#![expect(clippy::disallowed_methods, reason = "it reads the committed page")]
+
+use std::fs;
+use std::sync::OnceLock;
+
+use lamina_peers::comparison::{Compared, compare};
+use lamina_peers::instance::{LOADS, instances};
+use lamina_peers::kubelet::Kubelet;
+use lamina_peers::table::page;
+use lamina_peers::{PAGE, SERIES};
+
+/// Everybody's outcome; the tests of this file share it.
+fn series() -> &'static [Compared] {
+    static SERIES_COMPARED: OnceLock<Vec<Compared>> = OnceLock::new();
+    SERIES_COMPARED.get_or_init(|| {
+        let instances = instances(SERIES.seed, SERIES.count);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let asked = async { Kubelet::find().await?.answers(&instances).await };
+        let answers = runtime.block_on(asked).expect("the kubelet answers");
+        compare(&instances, &answers).expect("every answer of Lamina is a placement")
+    })
+}
+
+#[test]
+fn lamina_is_never_worse_than_the_best_mode_of_the_kubelet() {
+    assert!(series().len() >= 20_000);
+    let losses: Vec<String> = series().iter().filter_map(Compared::loss).collect();
+    let first: Vec<&String> = losses.iter().take(20).collect();
+    assert!(losses.is_empty(), "{} losses; `lamina-peers shrink ID` makes one small: {first:#?}", losses.len());
+}
+
+#[test]
+fn lamina_refuses_nothing_that_fits() {
+    let refused: Vec<&Compared> = series().iter().filter(|compared| compared.lamina.refused > 0).collect();
+    assert!(refused.is_empty(), "{} of them: {:?}", refused.len(), refused.first());
+}
+
+#[test]
+fn the_kubelet_answers_soundly() {
+    let mut answers = series().iter().flat_map(|compared| &compared.modes);
+    let found = answers.find_map(|(mode, score)| Some((mode, score.as_ref().err()?)));
+    assert_eq!(found, None);
+}
+
+#[test]
+fn the_search_and_the_odds_are_worth_something() {
+    for load in LOADS {
+        let group: Vec<&Compared> = series().iter().filter(|compared| compared.load == load).collect();
+        let searched = group.iter().filter(|compared| compared.optimum.is_some()).count();
+        let better = group.iter().filter(|compared| compared.best_mode().is_none_or(|best| compared.lamina < best));
+        assert!(group.len() > 2000 && searched * 4 > group.len(), "{load} %: {searched} of {}", group.len());
+        assert!(better.count() > 0, "{load} %: the kubelet always ties, so the instances say nothing");
+    }
+}
+
+#[test]
+fn the_committed_page_is_what_the_command_writes() {
+    let committed = fs::read_to_string(PAGE).expect("the page is there");
+    assert!(committed == page(SERIES, series()), "docs/placement-comparison.md is old: run `make peers`");
+}
