@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use kube::core::{Message, Rule};
 
 use crate::names::{
-    FileName, LONGEST_TOPOLOGY, PROTECTED, PROTECTED_PREFIXES, RESERVED_TOPOLOGIES, ServiceName, SliceName,
+    DeviceName, FileName, LONGEST_TOPOLOGY, PROTECTED, PROTECTED_PREFIXES, RESERVED_TOPOLOGIES, ServiceName, SliceName,
     TOPOLOGY_PATTERN, UserName,
 };
-use crate::rules::LARGEST_FILES;
+use crate::rules::{self, LARGEST_FILES};
 use crate::text::{EnvName, PATH_PATTERN};
 use crate::{bytes, id_set, seconds};
 
@@ -64,12 +64,60 @@ pub fn label_expression() -> Rule {
     )
 }
 
-/// Exactly one of two fields.
-pub fn exactly_one(first: &str, second: &str) -> Rule {
+/// Exactly one of two or three fields.
+pub fn exactly_one(names: &[&str]) -> Rule {
+    let written: Vec<String> = names.iter().map(|name| format!("has(self.{name})")).collect();
+    let (several, none) = rules::how_many(names.len());
     said(
-        format!("has(self.{first}) != has(self.{second})"),
-        &format!("`%s`: exactly one of {first} and {second} is needed; write {first} or {second}"),
-        &[&format!("has(self.{first}) ? 'both' : 'neither'")],
+        format!("[{}].filter(x, x).size() == 1", written.join(", ")),
+        &format!(
+            "`%s`: exactly one of {} is needed; write {}",
+            rules::listed(names, "and"),
+            rules::listed(names, "or")
+        ),
+        &[&format!("({}) ? '{several}' : '{none}'", written.join(" || "))],
+    )
+}
+
+/// A field that means something only beside one of others.
+pub fn only_with(name: &str, others: &[&str]) -> Rule {
+    let beside: Vec<String> = others.iter().map(|other| format!("has(self.{other})")).collect();
+    let others = rules::listed(others, "or");
+    said(
+        format!("!has(self.{name}) || {}", beside.join(" || ")),
+        &format!("`%s`: {name} goes with {others} only; remove {name}, or write {others}"),
+        &[&format!("self.{name}")],
+    )
+    .field_path(format!(".{name}"))
+}
+
+/// The fewest that a slice accepts is not more than it wants.
+pub fn fewest_is_at_most_the_wish() -> Rule {
+    let wish = "(has(self.cores) ? self.cores : self.cpus)";
+    said(
+        "!has(self.min) || ((!has(self.cores) || self.min <= self.cores) && (!has(self.cpus) || self.min <= self.cpus))",
+        "`%d`: min is at most the wish, which is %d; write %d or less",
+        &["self.min", wish, wish],
+    )
+    .field_path(".min")
+}
+
+/// Idle siblings belong to whole cores.
+pub fn idle_siblings_need_cores() -> Rule {
+    said(
+        "!has(self.siblings) || self.siblings != 'Idle' || has(self.cores)",
+        "`%s`: Idle goes with cores only; remove siblings, or write cores",
+        &["self.siblings"],
+    )
+    .field_path(".siblings")
+}
+
+/// Memory nodes are listed exactly where nodesFrom says so.
+pub fn listed_memory_nodes() -> Rule {
+    said(
+        "has(self.nodes) == (has(self.nodesFrom) && self.nodesFrom == 'List')",
+        "`nodes %s, nodesFrom %s`: nodes and nodesFrom List go together; write both or neither",
+        &["has(self.nodes) ? self.nodes : '-'", "has(self.nodesFrom) ? self.nodesFrom : '-'"],
     )
 }
 
@@ -135,6 +183,11 @@ pub fn list_is_not_empty() -> Rule {
     said("self != ''", "an empty list would leave the slice unpinned; list at least one number", &[])
 }
 
+/// A list that chooses must name something.
+pub fn choice_is_not_empty() -> Rule {
+    said("self != ''", "an empty list names nothing; list at least one number, or remove the field", &[])
+}
+
 /// A slice does not start after itself.
 pub fn not_after_itself() -> Rule {
     said(
@@ -153,6 +206,28 @@ pub fn not_own_neighbour(list: &str) -> Rule {
         &["self.name"],
     )
     .field_path(format!(".numa.{list}"))
+}
+
+/// A slice does not run inside itself.
+pub fn not_shared_with_itself() -> Rule {
+    said(
+        "!has(self.cpu.shareWith) || self.cpu.shareWith != self.name",
+        "`%s > %s`: sharing runs in a circle; remove this reference to the slice itself",
+        &["self.name", "self.name"],
+    )
+    .field_path(".cpu.shareWith")
+}
+
+/// shareWith names slices of the same topology.
+pub fn sharers_name_slices() -> Rule {
+    let known = "self.slices.exists(x, x.name == s.cpu.shareWith)";
+    let wrong = format!("self.slices.filter(s, has(s.cpu.shareWith) && !{known})[0]");
+    said(
+        format!("self.slices.all(s, !has(s.cpu.shareWith) || {known})"),
+        "cpu.shareWith of slice `%s` is `%s`: there is no such slice in this topology; name one of spec.slices, or add it",
+        &[&format!("{wrong}.name"), &format!("{wrong}.cpu.shareWith")],
+    )
+    .field_path(".slices")
 }
 
 /// Services run in slices of the same topology.
@@ -277,6 +352,10 @@ pub fn words_of(pattern: &str) -> Option<Rule> {
         PATH_PATTERN => (
             "self.startsWith('/') && !self.contains('//') && !self.contains('/../') && !self.contains('*')".to_owned(),
             "an absolute path in canonical form is needed; write it like /opt/app/etc/site.env",
+        ),
+        DeviceName::PATTERN => (
+            name(pattern),
+            "write a PCI address or the name of a network or block device, such as 0000:3b:00.0, eth0 or nvme0n1; choose another name",
         ),
         id_set::PATTERN => (name(pattern), "this is not a list of numbers and ranges; write it like 0-7,16"),
         bytes::PATTERN => {

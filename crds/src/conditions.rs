@@ -100,6 +100,12 @@ pub enum Reason {
     ServiceFailed,
     /// Changed text waits for a restart of the service.
     PendingRestart,
+    /// A slice got fewer CPUs than it asked for, as its `cpu.min` allows.
+    Shrunk,
+    /// A slice runs inside another one, as its `cpu.shareWith` allows.
+    Shared,
+    /// A preference of a slice could not be met.
+    Relaxed,
     /// A CPU that a running slice uses went offline.
     CpuOffline,
     /// The host does not have CPUs or memory nodes that the entry names.

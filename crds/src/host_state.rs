@@ -17,6 +17,7 @@ use crate::slice_topology::{
     DeliveredFile, IoShare, MemoryLimits, OnChange, ResourceLimits, RestartPolicy, TaskLimits,
 };
 use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
+use crate::wishes::{MemoryPolicy, Migration};
 
 /// Everything one host should run, resolved.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -102,6 +103,12 @@ pub struct SliceEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = cel::list_is_not_empty())]
     pub memory_nodes: Option<NodeSet>,
+    /// How its services spread their memory over nodes; absent where systemd's own setting stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<ResolvedMemoryPolicy>,
+    /// When a change of the memory nodes reaches what already runs; OnRestart if absent.
+    #[serde(default, skip_serializing_if = "is_on_restart")]
+    pub migrate: Migration,
     /// Protection and limits of its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryLimits>,
@@ -111,6 +118,21 @@ pub struct SliceEntry {
     /// Limits on its processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<TaskLimits>,
+}
+
+fn is_on_restart(migrate: &Migration) -> bool {
+    *migrate == Migration::OnRestart
+}
+
+/// How services spread their memory over nodes, set_mempolicy(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResolvedMemoryPolicy {
+    /// The policy (`NUMAPolicy=`).
+    pub policy: MemoryPolicy,
+    /// The nodes it speaks of (`NUMAMask=`), never outside the slice's; one for Preferred, none for Default and Local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeSet>,
 }
 
 /// One service, resolved.
@@ -157,7 +179,7 @@ pub struct ServiceEntry {
 /// A file with environment variables: exactly one of `file` and `path`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = cel::exactly_one("file", "path"))]
+#[x_kube(validation = cel::exactly_one(&["file", "path"]))]
 pub struct ResolvedEnvFile {
     /// A file that Lamina delivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

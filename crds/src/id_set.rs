@@ -147,8 +147,9 @@ impl<K: Kind> IdSet<K> {
     /// The members in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(index, word)| {
-            let base = index as u32 * 64;
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| base + bit)
+            let clear_lowest = |rest: &u64| Some(rest & (rest - 1)).filter(|rest| *rest != 0);
+            let rests = std::iter::successors(Some(*word).filter(|word| *word != 0), clear_lowest);
+            rests.map(move |rest| index as u32 * 64 + rest.trailing_zeros())
         })
     }
 

@@ -107,6 +107,21 @@ fn dashed(name: &str) -> bool {
 }
 
 checked_string! {
+    /// A device of the host: its address on the PCI bus, or the kernel's name of a network or block device.
+    DeviceName, 64, "^[A-Za-z0-9][A-Za-z0-9_.:@!-]*$", check_device, NameError
+}
+
+fn check_device(name: &str) -> Result<(), NameError> {
+    let head = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@!-".contains(&byte);
+    if head && name.len() <= 64 && name.bytes().all(legal) {
+        return Ok(());
+    }
+    let rule = "write a PCI address or the name of a network or block device, such as 0000:3b:00.0, eth0 or nvme0n1";
+    Err(alphabet(name, "device", rule))
+}
+
+checked_string! {
     /// A user of the host by name; never root, never a number.
     UserName, 32, "^[a-z_][a-z0-9_-]*$", check_user, NameError
 }

@@ -3,6 +3,7 @@
 
 mod entry;
 mod order;
+mod request;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,12 +183,29 @@ fn command_faults(path: &str, command: &[Argument]) -> Vec<Fault> {
     many.into_iter().chain(program).collect()
 }
 
-fn exactly_one(path: &str, first: (&str, bool), second: (&str, bool)) -> Option<Fault> {
-    let rule = format!("exactly one of {} and {} is needed", first.0, second.0);
-    match (first.1, second.1) {
-        (true, false) | (false, true) => None,
-        (true, true) => Some(Fault::new(path, "both", &rule, &format!("remove {} or {}", first.0, second.0))),
-        (false, false) => Some(Fault::new(path, "neither", &rule, &format!("write {} or {}", first.0, second.0))),
+fn exactly_one(path: &str, fields: &[(&str, bool)]) -> Option<Fault> {
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let written: Vec<&str> = fields.iter().filter(|(_, is_written)| *is_written).map(|(name, _)| *name).collect();
+    let rule = format!("exactly one of {} is needed", listed(&names, "and"));
+    let (several, none) = how_many(fields.len());
+    match written.len() {
+        0 => Some(Fault::new(path, none, &rule, &format!("write {}", listed(&names, "or")))),
+        1 => None,
+        _ => Some(Fault::new(path, several, &rule, &format!("remove {}", listed(&written, "or")))),
+    }
+}
+
+/// The words for more than one of so many, and for none of them.
+pub(crate) fn how_many(choices: usize) -> (&'static str, &'static str) {
+    if choices == 2 { ("both", "neither") } else { ("several", "none") }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(crate) fn listed(names: &[&str], joint: &str) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [head @ .., last] => format!("{} {joint} {last}", head.join(", ")),
     }
 }
 

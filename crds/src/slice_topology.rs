@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::cel;
 use crate::conditions::Condition;
-use crate::id_set::CpuSet;
 use crate::names::{FileName, ServiceName, SliceName, UserName};
 use crate::seconds::Seconds;
+use crate::slice_request::{CpuRequest, Housekeeping, NumaRequest, SliceMemory};
 use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
 
 /// What a set of hosts should run.
@@ -40,6 +40,7 @@ use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
 #[x_kube(validation = cel::order_names_slices())]
 #[x_kube(validation = cel::neighbours_are_slices("near"))]
 #[x_kube(validation = cel::neighbours_are_slices("apart"))]
+#[x_kube(validation = cel::sharers_name_slices())]
 #[x_kube(validation = cel::services_have_users())]
 #[x_kube(validation = cel::env_files_are_delivered())]
 #[x_kube(validation = cel::default_env_files_are_delivered())]
@@ -52,6 +53,10 @@ pub struct SliceTopologySpec {
     /// everything keeps running as it is and is no longer enforced. Remove: services are stopped in order and removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// Cores that no managed slice may take, for the rest of the host. The wishes of all topologies of a host add up: all
+    /// sets, and the largest count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub housekeeping: Option<Housekeeping>,
     /// Files that Lamina delivers below /etc/lamina/files/TOPOLOGY/, owned by root. Never put secrets here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -172,7 +177,7 @@ pub struct ServiceDefaults {
 /// A file with environment variables: exactly one of `file` and `path`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = cel::exactly_one("file", "path"))]
+#[x_kube(validation = cel::exactly_one(&["file", "path"]))]
 pub struct EnvFile {
     /// The name of a file in spec.files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,7 +190,7 @@ pub struct EnvFile {
 /// One environment variable: exactly one of `value` and `valueFrom`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = cel::exactly_one("value", "valueFrom"))]
+#[x_kube(validation = cel::exactly_one(&["value", "valueFrom"]))]
 pub struct EnvVariable {
     /// The variable's name.
     pub name: EnvName,
@@ -266,21 +271,26 @@ pub struct ResourceLimits {
 #[x_kube(validation = cel::not_after_itself())]
 #[x_kube(validation = cel::not_own_neighbour("near"))]
 #[x_kube(validation = cel::not_own_neighbour("apart"))]
+#[x_kube(validation = cel::not_shared_with_itself())]
 pub struct Slice {
     /// The slice's name; its unit is TOPOLOGY-NAME.slice.
     pub name: SliceName,
+    /// Who is served better where a host has not enough for all: higher first; 0 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
     /// Slices whose services start before those of this one. An order, not a dependency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub start_after: Vec<SliceName>,
     /// Which CPUs, or how many.
     pub cpu: CpuRequest,
-    /// On which NUMA node, near to or apart from which slices.
+    /// On which NUMA nodes, near to or apart from which slices and devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa: Option<NumaRequest>,
-    /// Protection and limits of the slice's memory as a whole.
+    /// Where the slice's memory comes from; protection and limits of it as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<MemoryLimits>,
+    pub memory: Option<SliceMemory>,
     /// The slice's share of input and output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<IoShare>,
@@ -291,47 +301,6 @@ pub struct Slice {
     /// It says nothing about what Lamina does not manage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-}
-
-/// Which CPUs, or how many: exactly one of `set` and `cores`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = cel::exactly_one("set", "cores"))]
-pub struct CpuRequest {
-    /// Exactly these CPUs, in the kernel's list form. All must exist and be online on every selected host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = cel::list_is_not_empty())]
-    pub set: Option<CpuSet>,
-    /// That many whole physical cores, with all their online threads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 8192))]
-    pub cores: Option<u32>,
-}
-
-/// Wishes about NUMA nodes. They are preferences: what cannot be met is reported, not refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NumaRequest {
-    /// The n-th online NUMA node that has CPUs, counted from 0: the portable form of "node 0, node 1".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1023))]
-    pub ordinal: Option<u32>,
-    /// Slices whose NUMA node this one wants to share, or be close to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slice"]))]
-    pub near: Vec<Neighbour>,
-    /// Slices whose NUMA nodes this one wants to avoid.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slice"]))]
-    pub apart: Vec<Neighbour>,
-}
-
-/// Another slice of the same topology.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Neighbour {
-    /// The slice's name.
-    pub slice: SliceName,
 }
 
 /// Protection and limits of memory: min <= low <= high <= max. See systemd.resource-control(5) and the kernel's

@@ -14,6 +14,9 @@ pub const ORCHESTRATOR: &str = include_str!("../../examples/orchestrator.yaml");
 /// The least that a scaled limit leaves: what a small program needs, and what the API accepts.
 const SMALLEST: Bytes = Bytes::mebi(64);
 
+/// The fields of `memory` that hold amounts.
+const AMOUNTS: [&str; 5] = ["min", "low", "high", "max", "swapMax"];
+
 /// The text of an example by its file name.
 pub fn read(name: &str) -> Result<String> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).join(name);
@@ -26,7 +29,8 @@ pub fn scaled_orchestrator(divisor: u64) -> Result<SliceTopology> {
     let mut manifest: Value = serde_yaml::from_str(ORCHESTRATOR).context("reading the orchestrator example")?;
     for list in ["slices", "services"] {
         for item in manifest["spec"][list].as_array_mut().into_iter().flatten() {
-            for amount in item["memory"].as_object_mut().into_iter().flat_map(|memory| memory.values_mut()) {
+            let fields = item["memory"].as_object_mut().into_iter().flatten();
+            for (_, amount) in fields.filter(|(field, _)| AMOUNTS.contains(&field.as_str())) {
                 *amount = scaled(amount, divisor)?;
             }
         }
@@ -52,13 +56,13 @@ mod tests {
     fn a_scaled_copy_differs_in_memory_only() {
         let full = scaled_orchestrator(1).expect("the example decodes");
         let mut small = scaled_orchestrator(32).expect("the example scales");
-        let memory = small.spec.slices[0].memory.expect("control has limits");
+        let memory = small.spec.slices[0].memory.clone().expect("control has limits");
         assert_eq!(
             [memory.min, memory.high, memory.max].map(|amount| amount.map(|a| a.to_string())),
             [Some("128Mi".to_owned()), Some("256Mi".to_owned()), Some("384Mi".to_owned()),]
         );
         for (slice, original) in small.spec.slices.iter_mut().zip(&full.spec.slices) {
-            slice.memory = original.memory;
+            slice.memory = original.memory.clone();
         }
         for (service, original) in small.spec.services.iter_mut().zip(&full.spec.services) {
             service.memory = original.memory;

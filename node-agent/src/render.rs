@@ -78,7 +78,8 @@ fn topology_slice(topology: &TopologyName, unit: UnitName, slices: &[SliceEntry]
 }
 
 fn slice_of(topology: &TopologyName, slice: &SliceEntry) -> DesiredSlice {
-    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory, io, tasks } = slice;
+    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory_policy: _, migrate: _, memory, io, tasks } =
+        slice;
     let mut properties = memory_properties(memory.as_ref());
     let weight = io.and_then(|io| io.weight).map_or(Value::Default, |weight| Value::Number(weight.into()));
     let tasks = tasks.and_then(|tasks| tasks.max).map_or(Value::Infinity, Value::Number);

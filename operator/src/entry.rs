@@ -4,17 +4,22 @@
 use std::collections::BTreeMap;
 
 use lamina_crds::conditions::Reason;
-use lamina_crds::host_state::{EntryState, ResolvedEnv, ResolvedEnvFile, ResolvedRestart, ServiceEntry, SliceEntry};
+use lamina_crds::host_state::{
+    EntryState, ResolvedEnv, ResolvedEnvFile, ResolvedMemoryPolicy, ResolvedRestart, ServiceEntry, SliceEntry,
+};
 use lamina_crds::names::NameError;
 use lamina_crds::seconds::Seconds;
+use lamina_crds::slice_request::{CpuRequest, Housekeeping, Neighbour, NumaRequest, SliceMemory};
 use lamina_crds::slice_topology::{
     EnvFile, EnvVariable, ResourceLimits, ResourceValue, Restart, Service, ServiceDefaults, Slice,
 };
 use lamina_crds::text::EnvValue;
-use lamina_crds::wishes::{Domain, OnMissing, WishPolicy};
-use lamina_crds::{ServiceName, SliceName, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
+use lamina_crds::wishes::{Domain, MemoryPolicy, NodesFrom};
+use lamina_crds::{
+    Hardware, NodeSet, ServiceName, SliceName, SliceTopologySpec, TopologyEntry, TopologyName, UnitName,
+};
 
-use crate::placement::{Demand, OrdinalWish, PlacedSlice, Relation, Wanted};
+use crate::placement::{Demand, HousekeepingWish, MemoryNodesWish, OrdinalWish, PlacedSlice, Relation, Wanted};
 use crate::view::Refusal;
 
 /// How long systemd waits before a restart when nobody says otherwise.
@@ -47,31 +52,58 @@ impl<'a> Named<'a> {
 
     /// What its slices ask of a host, in the order of the list.
     pub fn demands(&self) -> Vec<Demand> {
-        let relation = |name: &SliceName| {
-            Some(Relation { unit: self.slices.get(name)?.clone(), domain: Domain::Node, policy: WishPolicy::Prefer })
+        self.spec.slices.iter().filter_map(|slice| self.demand(slice)).collect()
+    }
+
+    /// What it wants kept free of managed slices, if anything.
+    pub fn housekeeping(&self) -> Option<HousekeepingWish> {
+        let Housekeeping { set, cores, per } = self.spec.housekeeping.as_ref()?;
+        match (set, cores) {
+            (Some(set), _) => Some(HousekeepingWish::Set(set.clone())),
+            (None, Some(count)) => Some(HousekeepingWish::Cores { count: *count, per: per.unwrap_or_default() }),
+            (None, None) => None,
+        }
+    }
+
+    fn demand(&self, slice: &Slice) -> Option<Demand> {
+        let Slice { name, priority, start_after: _, cpu, numa, memory, io: _, tasks: _, isolation } = slice;
+        let CpuRequest { set: _, on_missing: _, cores: _, cpus: _, min, share_with, siblings, core_type, align } = cpu;
+        let numa = numa.clone().unwrap_or_default();
+        let NumaRequest { ordinal, ordinal_policy, nodes, near, apart, near_devices } = numa;
+        let policy = ordinal_policy.unwrap_or_default();
+        Some(Demand {
+            topology: self.name.clone(),
+            slice: name.clone(),
+            unit: self.slices.get(name)?.clone(),
+            priority: priority.unwrap_or_default(),
+            cpus: wanted(cpu),
+            min: *min,
+            share_with: share_with.as_ref().and_then(|other| self.slices.get(other).cloned()),
+            siblings: siblings.unwrap_or_default(),
+            core_type: core_type.unwrap_or_default(),
+            align: align.clone(),
+            ordinal: ordinal.map(|ordinal| OrdinalWish { ordinal, policy }),
+            nodes,
+            near: self.relations(&near),
+            apart: self.relations(&apart),
+            near_devices: near_devices.iter().map(ToString::to_string).collect(),
+            memory_nodes: memory_nodes(memory.as_ref()),
+            isolation: isolation.unwrap_or_default(),
+        })
+    }
+
+    fn relations(&self, neighbours: &[Neighbour]) -> Vec<Relation> {
+        let relation = |Neighbour { slice, domain, policy }: &Neighbour| {
+            let unit = self.slices.get(slice)?.clone();
+            Some(Relation { unit, domain: domain.unwrap_or(Domain::Node), policy: policy.unwrap_or_default() })
         };
-        let demand = |slice: &Slice| {
-            let numa = slice.numa.clone().unwrap_or_default();
-            let wanted = match (&slice.cpu.set, slice.cpu.cores) {
-                (Some(set), _) => Wanted::Set { cpus: set.clone(), on_missing: OnMissing::Refuse },
-                (None, cores) => Wanted::Cores(cores.unwrap_or(1)),
-            };
-            let unit = self.slices.get(&slice.name)?.clone();
-            Some(Demand {
-                ordinal: numa.ordinal.map(|ordinal| OrdinalWish { ordinal, policy: WishPolicy::Prefer }),
-                near: numa.near.iter().filter_map(|near| relation(&near.slice)).collect(),
-                apart: numa.apart.iter().filter_map(|apart| relation(&apart.slice)).collect(),
-                isolation: slice.isolation.unwrap_or_default(),
-                ..Demand::of(self.name.clone(), slice.name.clone(), unit, wanted)
-            })
-        };
-        self.spec.slices.iter().filter_map(demand).collect()
+        neighbours.iter().filter_map(relation).collect()
     }
 
     /// The entry for a host on which every slice has its place.
-    pub fn entry(&self, host: &str, generation: i64, placed: &BTreeMap<UnitName, PlacedSlice>) -> TopologyEntry {
+    pub fn entry(&self, host: &Place<'_>, generation: i64, placed: &BTreeMap<UnitName, PlacedSlice>) -> TopologyEntry {
         let order = start_order(&self.spec.slices);
-        let slices = order.iter().filter_map(|slice| self.slice_entry(slice, placed)).collect();
+        let slices = order.iter().filter_map(|slice| self.slice_entry(slice, host, placed)).collect();
         let of_slice = |slice: &'a Slice| self.spec.services.iter().filter(|service| service.slice == slice.name);
         let services = order.iter().flat_map(|slice| of_slice(slice));
         let entry = TopologyEntry {
@@ -81,21 +113,29 @@ impl<'a> Named<'a> {
             generation,
             files: self.spec.files.clone(),
             slices,
-            services: services.filter_map(|service| self.service_entry(service, host, placed)).collect(),
+            services: services.filter_map(|service| self.service_entry(service, host.name, placed)).collect(),
         };
         TopologyEntry { revision: entry.digest(), ..entry }
     }
 
-    fn slice_entry(&self, slice: &Slice, placed: &BTreeMap<UnitName, PlacedSlice>) -> Option<SliceEntry> {
-        let Slice { name, start_after, cpu: _, numa: _, memory, io, tasks, isolation: _ } = slice;
+    fn slice_entry(
+        &self,
+        slice: &Slice,
+        host: &Place<'_>,
+        placed: &BTreeMap<UnitName, PlacedSlice>,
+    ) -> Option<SliceEntry> {
+        let Slice { name, priority: _, start_after, cpu: _, numa: _, memory, io, tasks, isolation: _ } = slice;
         let unit = self.slices.get(name)?;
         let PlacedSlice { cpus, memory_nodes, .. } = placed.get(unit)?;
+        let policy = memory.as_ref().and_then(|memory| memory.policy);
         Some(SliceEntry {
             unit: unit.clone(),
             start_after: start_after.iter().filter_map(|name| self.slices.get(name).cloned()).collect(),
             cpus: cpus.clone(),
             memory_nodes: memory_nodes.clone(),
-            memory: *memory,
+            memory_policy: policy.and_then(|policy| resolved_policy(policy, memory_nodes.as_ref(), host.hardware)),
+            migrate: memory.as_ref().and_then(|memory| memory.migrate).unwrap_or_default(),
+            memory: memory.as_ref().and_then(SliceMemory::limits),
             io: *io,
             tasks: *tasks,
         })
@@ -126,6 +166,44 @@ impl<'a> Named<'a> {
             on_change: service.on_change.unwrap_or_default(),
         })
     }
+}
+
+/// A host on which a topology gets its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What the machine is.
+    pub hardware: &'a Hardware,
+}
+
+fn wanted(cpu: &CpuRequest) -> Wanted {
+    match (&cpu.set, cpu.cores, cpu.cpus) {
+        (Some(set), _, _) => Wanted::Set { cpus: set.clone(), on_missing: cpu.on_missing.unwrap_or_default() },
+        (None, None, Some(cpus)) => Wanted::Cpus(cpus),
+        // Rules refuse a request that says nothing.
+        (None, cores, _) => Wanted::Cores(cores.unwrap_or(1)),
+    }
+}
+
+fn memory_nodes(memory: Option<&SliceMemory>) -> MemoryNodesWish {
+    let (from, nodes) = memory.map(|memory| (memory.nodes_from, memory.nodes.clone())).unwrap_or_default();
+    match from.unwrap_or_default() {
+        NodesFrom::Cpus => MemoryNodesWish::Cpus,
+        NodesFrom::All => MemoryNodesWish::All,
+        NodesFrom::List => MemoryNodesWish::List(nodes.unwrap_or_default()),
+    }
+}
+
+/// The policy with the nodes it speaks of: those of the slice, all of the host where nothing is to be chosen.
+fn resolved_policy(policy: MemoryPolicy, slice: Option<&NodeSet>, hardware: &Hardware) -> Option<ResolvedMemoryPolicy> {
+    let all = || slice.cloned().unwrap_or_else(|| hardware.memory_nodes());
+    let nodes = match policy {
+        MemoryPolicy::Default | MemoryPolicy::Local => return Some(ResolvedMemoryPolicy { policy, nodes: None }),
+        MemoryPolicy::Preferred => all().first().map(|first| NodeSet::from_iter([first])).unwrap_or_default(),
+        MemoryPolicy::Bind | MemoryPolicy::Interleave => all(),
+    };
+    (!nodes.is_empty()).then_some(ResolvedMemoryPolicy { policy, nodes: Some(nodes) })
 }
 
 fn refused(error: NameError) -> Refusal {
@@ -200,9 +278,10 @@ mod tests {
         let name = TopologyName::new("orchestrator").expect("legal");
         let spec: SliceTopologySpec = serde_json::from_value(spec).expect("a legal spec");
         let named = Named::of(&name, &spec).expect("legal names");
-        let placed = place(&named.demands(), &hosts::site(&hosts::seed()), &Placement::default());
+        let hardware = hosts::seed();
+        let placed = place(&named.demands(), &hosts::site(&hardware), &Placement::default());
         assert_eq!(placed.refusals, BTreeMap::new());
-        named.entry("host-7", 3, &placed.slices)
+        named.entry(&Place { name: "host-7", hardware: &hardware }, 3, &placed.slices)
     }
 
     #[test]

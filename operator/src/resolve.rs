@@ -9,7 +9,7 @@ use lamina_crds::host_state::EntryState;
 use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Bytes, CpuSet, Hardware, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
 
-use crate::entry::Named;
+use crate::entry::{Named, Place};
 use crate::placement::{Demand, Incumbent, PlacedSlice, Placement, Site, place};
 use crate::selection::selects;
 use crate::view::{
@@ -135,13 +135,14 @@ fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> Outcomes {
         }
     }
     let demands: Vec<Demand> = admitted.iter().flat_map(|(_, named)| named.demands()).collect();
-    let site = Site { hardware, housekeeping: Vec::new() };
+    let housekeeping = wishes.iter().filter_map(|(_, named)| named.as_ref().ok()?.housekeeping()).collect();
+    let site = Site { hardware, housekeeping };
     let placed = place(&demands, &site, &running(state, &demands));
     let mut room = Room::of(state, outcomes.keys());
     for (topology, named) in admitted {
         let answer = match placed.refusals.get(named.name) {
             Some(refusal) => Err(refusal.clone()),
-            None => room.admit(named.entry(name, topology.generation, &placed.slices)),
+            None => room.admit(named.entry(&Place { name, hardware }, topology.generation, &placed.slices)),
         };
         let outcome = match answer {
             Ok(entry) => (Outcome::Placed { offline: offline(&entry, &placed.slices) }, Some(entry)),
@@ -253,7 +254,7 @@ impl MemoryLedger {
     }
 
     fn admit(&mut self, topology: &TopologyName, spec: &SliceTopologySpec) -> Result<(), Refusal> {
-        let asked: Bytes = spec.slices.iter().filter_map(|slice| slice.memory?.min).sum();
+        let asked: Bytes = spec.slices.iter().filter_map(|slice| slice.memory.as_ref()?.min).sum();
         let others: Bytes = self.promised.iter().filter(|(other, _)| *other != topology).map(|(_, bytes)| *bytes).sum();
         if asked.saturating_add(others) > self.total {
             let message = format!(

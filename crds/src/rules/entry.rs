@@ -8,8 +8,12 @@ use super::{
     Fault, MOST_SERVICES, MOST_SLICES, at_most, command_faults, duplicates, exactly_one, io_faults, memory_faults,
     restart_fault, rlimit_faults, task_faults, unknown_name,
 };
-use crate::host_state::{ResolvedEnv, ResolvedEnvFile, ResolvedRestart, ServiceEntry, SliceEntry, TopologyEntry};
+use crate::host_state::{
+    ResolvedEnv, ResolvedEnvFile, ResolvedMemoryPolicy, ResolvedRestart, ServiceEntry, SliceEntry, TopologyEntry,
+};
+use crate::id_set::NodeSet;
 use crate::names::{TopologyName, UnitKind, UnitName};
+use crate::wishes::MemoryPolicy;
 
 /// Every rule that the entry breaks; empty exactly when the agent may act on it.
 pub fn entry_faults(entry: &TopologyEntry) -> Vec<Fault> {
@@ -66,7 +70,7 @@ fn unit_fault(path: &str, topology: &TopologyName, unit: &UnitName, kind: UnitKi
 }
 
 fn slice_faults(path: &str, topology: &TopologyName, slice: &SliceEntry, known: &Known<'_>) -> Vec<Fault> {
-    let SliceEntry { unit, start_after, cpus, memory_nodes, memory, io, tasks } = slice;
+    let SliceEntry { unit, start_after, cpus, memory_nodes, memory_policy, migrate: _, memory, io, tasks } = slice;
     let mut faults: Vec<Fault> = unit_fault(path, topology, unit, UnitKind::Slice).into_iter().collect();
     let after = start_after.iter().enumerate().filter_map(|(index, after)| {
         unknown_name(&format!("{path}.startAfter[{index}]"), after.as_str(), "slice in this entry", &known.slices)
@@ -78,10 +82,35 @@ fn slice_faults(path: &str, topology: &TopologyName, slice: &SliceEntry, known: 
     if memory_nodes.as_ref().is_some_and(|nodes| nodes.is_empty()) {
         faults.push(empty_set(&format!("{path}.memoryNodes"), "memory node"));
     }
+    let policy = memory_policy.as_ref();
+    faults
+        .extend(policy.and_then(|policy| policy_fault(&format!("{path}.memoryPolicy"), policy, memory_nodes.as_ref())));
     faults.extend(memory_faults(&format!("{path}.memory"), memory.as_ref()));
     faults.extend(io_faults(&format!("{path}.io"), io.as_ref()));
     faults.extend(task_faults(&format!("{path}.tasks"), tasks.as_ref()));
     faults
+}
+
+/// A service whose policy names a node outside its slice's does not start (systemd: 242/NUMA_POLICY).
+fn policy_fault(path: &str, policy: &ResolvedMemoryPolicy, slice: Option<&NodeSet>) -> Option<Fault> {
+    let ResolvedMemoryPolicy { policy, nodes } = policy;
+    let path = format!("{path}.nodes");
+    let value = nodes.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let count = nodes.as_ref().map_or(0, NodeSet::len);
+    let rule = match policy {
+        MemoryPolicy::Default | MemoryPolicy::Local if count > 0 => format!("{policy:?} takes no nodes"),
+        MemoryPolicy::Preferred if count != 1 => "Preferred takes one node".to_owned(),
+        MemoryPolicy::Bind | MemoryPolicy::Interleave if count == 0 => format!("{policy:?} needs nodes"),
+        MemoryPolicy::Default
+        | MemoryPolicy::Local
+        | MemoryPolicy::Preferred
+        | MemoryPolicy::Bind
+        | MemoryPolicy::Interleave => {
+            let outside = nodes.as_ref().zip(slice).map(|(nodes, slice)| nodes.difference(slice));
+            format!("nodes {} are outside memoryNodes", outside.filter(|outside| !outside.is_empty())?)
+        }
+    };
+    Some(Fault::new(&path, &value, &rule, "let the operator write this entry again"))
 }
 
 fn empty_set(path: &str, what: &str) -> Fault {
@@ -118,7 +147,7 @@ fn service_faults(path: &str, topology: &TopologyName, service: &ServiceEntry, k
 fn env_file_faults(path: &str, files: &[ResolvedEnvFile], known: &Known<'_>) -> Vec<Fault> {
     let one = |(index, ResolvedEnvFile { file, path: host_path }): (usize, &ResolvedEnvFile)| {
         let path = format!("{path}.envFiles[{index}]");
-        exactly_one(&path, ("file", file.is_some()), ("path", host_path.is_some())).or_else(|| {
+        exactly_one(&path, &[("file", file.is_some()), ("path", host_path.is_some())]).or_else(|| {
             unknown_name(&format!("{path}.file"), file.as_ref()?.as_str(), "file in this entry", &known.files)
         })
     };
@@ -145,7 +174,7 @@ fn order_faults(slices: &[SliceEntry]) -> Vec<Fault> {
             (slice.unit.as_str(), (format!("slices[{index}].startAfter"), after))
         })
         .collect();
-    cycles(&order)
+    cycles(&order, "the order runs in a circle")
 }
 
 #[cfg(test)]
@@ -193,6 +222,25 @@ mod tests {
         let told = told("{ unit: web_shop-front.slice, cpus: '', memoryNodes: '' }", "");
         assert!(told[0].starts_with("spec.topologies[web-shop].slices[0].cpus is `\"\"`: an empty list"), "{told:?}");
         assert!(told[1].starts_with("spec.topologies[web-shop].slices[0].memoryNodes"), "{told:?}");
+    }
+
+    #[test]
+    fn a_memory_policy_never_names_a_node_outside_the_slices() {
+        let policy = |policy: &str| {
+            let slice =
+                format!("{{ unit: web_shop-front.slice, cpus: 0-3, memoryNodes: 0-1, memoryPolicy: {policy} }}");
+            told(&slice, "")
+        };
+        assert_eq!(policy("{ policy: Bind, nodes: 0-1 }"), [""; 0]);
+        assert_eq!(policy("{ policy: Local }"), [""; 0]);
+        for (wrong, rule) in [
+            ("{ policy: Bind, nodes: 1-2 }", "nodes is `1-2`: nodes 2 are outside memoryNodes"),
+            ("{ policy: Preferred, nodes: 0-1 }", "nodes is `0-1`: Preferred takes one node"),
+            ("{ policy: Interleave }", "nodes is `-`: Interleave needs nodes"),
+            ("{ policy: Default, nodes: '0' }", "nodes is `0`: Default takes no nodes"),
+        ] {
+            assert!(policy(wrong)[0].contains(&format!("slices[0].memoryPolicy.{rule}")), "{:?}", policy(wrong));
+        }
     }
 
     #[test]

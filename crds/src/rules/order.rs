@@ -1,14 +1,14 @@
-//! Decides whether an order can be kept: finds a cycle in "starts after".
+//! Finds circles in what leads from slice to slice: "starts after", "shares with".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Fault;
 
-/// What starts after what, by name, with the path of the list that says so.
+/// What names what, by name, with the path of the field that says so.
 pub(super) type Order<'a> = BTreeMap<&'a str, (String, Vec<&'a str>)>;
 
-/// One fault per cycle, told at the first of its names; a name that starts after itself is the shortest cycle.
-pub(super) fn cycles(order: &Order<'_>) -> Vec<Fault> {
+/// One fault per cycle, told at the first of its names; a name that names itself is the shortest cycle.
+pub(super) fn cycles(order: &Order<'_>, rule: &str) -> Vec<Fault> {
     let mut told: BTreeSet<&str> = BTreeSet::new();
     let mut faults = Vec::new();
     for (name, (path, _)) in order {
@@ -18,7 +18,7 @@ pub(super) fn cycles(order: &Order<'_>) -> Vec<Fault> {
         if let Some(cycle) = way_back(order, name) {
             told.extend(cycle.iter().copied());
             let value = format!("{} > {name}", cycle.join(" > "));
-            faults.push(Fault::new(path, &value, "the order runs in a circle", "remove one of these references"));
+            faults.push(Fault::new(path, &value, rule, "remove one of these references"));
         }
     }
     faults
@@ -52,7 +52,7 @@ mod tests {
 
     fn told(order: &[(&'static str, &[&'static str])]) -> Vec<String> {
         let order = order.iter().map(|(name, after)| (*name, (format!("at.{name}"), after.to_vec()))).collect();
-        cycles(&order).iter().map(|fault| format!("{}: {}", fault.path, fault.value)).collect()
+        cycles(&order, "it runs in a circle").iter().map(|fault| format!("{}: {}", fault.path, fault.value)).collect()
     }
 
     #[test]

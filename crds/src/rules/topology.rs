@@ -3,19 +3,28 @@
 use std::collections::BTreeSet;
 
 use super::order::{Order, cycles};
+use super::request::{joint_faults, request_faults};
 use super::{
     Fault, LARGEST_FILES, MOST_FILES, MOST_SERVICES, MOST_SLICES, at_most, command_faults, duplicates, exactly_one,
-    in_range, io_faults, memory_faults, restart_fault, rlimit_faults, task_faults, unknown_name,
+    io_faults, memory_faults, restart_fault, rlimit_faults, task_faults, unknown_name,
 };
 use crate::names::{NameError, TopologyName, UnitName};
 use crate::slice_topology::{
-    CpuRequest, DeliveredFile, EnvFile, EnvVariable, HostSelector, Isolation, LabelExpression, LabelOperator,
-    LabelValue, NumaRequest, Restart, Service, ServiceDefaults, Slice, SliceTopologySpec,
+    DeliveredFile, EnvFile, EnvVariable, HostSelector, LabelExpression, LabelOperator, LabelValue, Restart, Service,
+    ServiceDefaults, Slice, SliceTopologySpec,
 };
 
 /// Every rule that the topology breaks; empty exactly when it may be placed.
 pub fn topology_faults(name: &str, spec: &SliceTopologySpec) -> Vec<Fault> {
-    let SliceTopologySpec { host_selector, deletion_policy: _, files, service_defaults, slices, services } = spec;
+    let SliceTopologySpec {
+        host_selector,
+        deletion_policy: _,
+        housekeeping,
+        files,
+        service_defaults,
+        slices,
+        services,
+    } = spec;
     let known = Known {
         slices: slices.iter().map(|slice| slice.name.as_str()).collect(),
         files: files.iter().map(|file| file.name.as_str()).collect(),
@@ -26,6 +35,7 @@ pub fn topology_faults(name: &str, spec: &SliceTopologySpec) -> Vec<Fault> {
     faults.extend(file_faults("spec.files", files));
     faults.extend(service_defaults.iter().flat_map(|defaults| default_faults(defaults, &known)));
     faults.extend(slice_faults(slices, &known));
+    faults.extend(joint_faults(slices, housekeeping.as_ref()));
     faults.extend(service_faults(services, &known));
     faults
 }
@@ -153,7 +163,7 @@ fn default_faults(defaults: &ServiceDefaults, known: &Known<'_>) -> Vec<Fault> {
 fn env_file_faults(path: &str, files: &[EnvFile], known: &Known<'_>) -> Vec<Fault> {
     let one = |(index, EnvFile { file, path: host_path }): (usize, &EnvFile)| {
         let path = format!("{path}.envFiles[{index}]");
-        exactly_one(&path, ("file", file.is_some()), ("path", host_path.is_some())).or_else(|| {
+        exactly_one(&path, &[("file", file.is_some()), ("path", host_path.is_some())]).or_else(|| {
             let name = file.as_ref()?;
             unknown_name(&format!("{path}.file"), name.as_str(), "file in spec.files", &known.files)
         })
@@ -167,7 +177,7 @@ fn env_faults(path: &str, env: &[EnvVariable]) -> Vec<Fault> {
         env.iter().enumerate().map(|(index, variable)| (format!("{path}.env[{index}]"), variable.name.as_str()));
     let one = |(index, EnvVariable { name: _, value, value_from }): (usize, &EnvVariable)| {
         let path = format!("{path}.env[{index}]");
-        exactly_one(&path, ("value", value.is_some()), ("valueFrom", value_from.is_some()))
+        exactly_one(&path, &[("value", value.is_some()), ("valueFrom", value_from.is_some())])
     };
     let many = at_most(&format!("{path}.env"), env.len(), 64, "environment variables");
     duplicates(names).into_iter().chain(env.iter().enumerate().filter_map(one)).chain(many).collect()
@@ -190,48 +200,18 @@ fn slice_faults(slices: &[Slice], known: &Known<'_>) -> Vec<Fault> {
         faults.extend(one_slice_faults(&path(index), slice, known));
     }
     faults.extend(order_faults(slices));
-    faults.extend(overlaps(slices));
     faults
 }
 
 fn one_slice_faults(path: &str, slice: &Slice, known: &Known<'_>) -> Vec<Fault> {
-    let Slice { name, start_after, cpu, numa, memory, io, tasks, isolation: _ } = slice;
-    let mut faults = cpu_faults(&format!("{path}.cpu"), cpu);
+    let Slice { name: _, priority: _, start_after, cpu: _, numa: _, memory: _, io, tasks, isolation: _ } = slice;
+    let mut faults = request_faults(path, slice, &known.slices);
     let after = start_after.iter().enumerate().filter_map(|(index, after)| {
         unknown_name(&format!("{path}.startAfter[{index}]"), after.as_str(), "slice in this topology", &known.slices)
     });
     faults.extend(after);
-    faults.extend(numa.iter().flat_map(|numa| numa_faults(&format!("{path}.numa"), name.as_str(), numa, known)));
-    faults.extend(memory_faults(&format!("{path}.memory"), memory.as_ref()));
     faults.extend(io_faults(&format!("{path}.io"), io.as_ref()));
     faults.extend(task_faults(&format!("{path}.tasks"), tasks.as_ref()));
-    faults
-}
-
-fn cpu_faults(path: &str, CpuRequest { set, cores }: &CpuRequest) -> Vec<Fault> {
-    let empty = set.as_ref().filter(|set| set.is_empty()).map(|_| {
-        let rule = "an empty list would leave the slice unpinned";
-        Fault::new(&format!("{path}.set"), "\"\"", rule, "list at least one CPU, or write cores instead")
-    });
-    let one = exactly_one(path, ("set", set.is_some()), ("cores", cores.is_some()));
-    let range = in_range(&format!("{path}.cores"), cores.map(u64::from), 1, 8192);
-    one.into_iter().chain(empty).chain(range).collect()
-}
-
-fn numa_faults(path: &str, own: &str, numa: &NumaRequest, known: &Known<'_>) -> Vec<Fault> {
-    let NumaRequest { ordinal, near, apart } = numa;
-    let mut faults: Vec<Fault> =
-        in_range(&format!("{path}.ordinal"), ordinal.map(u64::from), 0, 1023).into_iter().collect();
-    for (word, neighbours) in [("near", near), ("apart", apart)] {
-        for (index, neighbour) in neighbours.iter().enumerate() {
-            let path = format!("{path}.{word}[{index}].slice");
-            let name = neighbour.slice.as_str();
-            faults.extend(unknown_name(&path, name, "slice in this topology", &known.slices));
-            if name == own {
-                faults.push(Fault::new(&path, name, "a slice is no neighbour of itself", "name another slice"));
-            }
-        }
-    }
     faults
 }
 
@@ -244,28 +224,7 @@ fn order_faults(slices: &[Slice]) -> Vec<Fault> {
             (slice.name.as_str(), (format!("spec.slices[{index}].startAfter"), after))
         })
         .collect();
-    cycles(&order)
-}
-
-/// Literal sets that name the same CPUs although one of the slices wants them for itself.
-fn overlaps(slices: &[Slice]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (index, slice) in slices.iter().enumerate() {
-        for (other, earlier) in slices.iter().enumerate().take(index) {
-            let (Some(set), Some(taken)) = (&slice.cpu.set, &earlier.cpu.set) else { continue };
-            let shared = set.intersection(taken);
-            let both_shared = [slice, earlier].iter().all(|slice| slice.isolation == Some(Isolation::Shared));
-            if !shared.is_empty() && !both_shared {
-                faults.push(Fault::new(
-                    &format!("spec.slices[{index}].cpu.set"),
-                    &set.to_string(),
-                    &format!("CPUs {shared} are also named by spec.slices[{other}] ({}), and exclusive", earlier.name),
-                    "name other CPUs, or write isolation: Shared on both slices",
-                ));
-            }
-        }
-    }
-    faults
+    cycles(&order, "the order runs in a circle")
 }
 
 fn service_faults(services: &[Service], known: &Known<'_>) -> Vec<Fault> {
@@ -344,7 +303,7 @@ mod tests {
             (
                 "a",
                 with(&["{ name: a, cpu: {} }"], &[]),
-                "spec.slices[0].cpu is `neither`: exactly one of set and cores is needed; write set or cores",
+                "spec.slices[0].cpu is `none`: exactly one of set, cores and cpus is needed; write set, cores or cpus",
             ),
             (
                 "a",

@@ -70,7 +70,8 @@ fn slice_mismatches(spec: &SliceTopologySpec, entry: &TopologyEntry) -> Vec<Stri
             found.push(format!("slice {} shares CPUs of {}", slice.name, given.cpus));
         }
         taken = taken.union(&given.cpus);
-        if (given.memory, given.io, given.tasks) != (slice.memory, slice.io, slice.tasks) {
+        let limits = slice.memory.as_ref().and_then(|memory| memory.limits());
+        if (given.memory, given.io, given.tasks) != (limits, slice.io, slice.tasks) {
             found.push(format!("the limits of slice {} differ", slice.name));
         }
     }
