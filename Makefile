@@ -19,3 +19,4 @@ bench:
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
+	@cargo run --quiet -p lamina-e2e --bin lamina-chart

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cache;
+pub mod chart;
 pub mod control_plane;
 pub mod demo;
 pub mod examples;

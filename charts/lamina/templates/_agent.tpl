@@ -21,6 +21,6 @@
 - { name: run-invocations, path: /run/systemd/units, type: DirectoryOrCreate, readOnly: true }
 - { name: cgroup, path: /sys/fs/cgroup, type: Directory, readOnly: true }
 {{- range $index, $directory := .Values.agent.programDirectories }}
-- { name: programs-{{ $index }}, path: {{ $directory }}, type: DirectoryOrCreate, readOnly: true }
+- { name: programs-{{ $index }}, path: {{ $directory | quote }}, type: DirectoryOrCreate, readOnly: true }
 {{- end }}
 {{- end -}}

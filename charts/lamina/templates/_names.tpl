@@ -12,12 +12,16 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{- define "lamina.labels" -}}
+{{- define "lamina.ownLabels" -}}
 {{ include "lamina.selector" . }}
 app.kubernetes.io/part-of: lamina
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{- define "lamina.labels" -}}
+{{ include "lamina.ownLabels" . }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -26,7 +30,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "lamina.metadata" -}}
 labels:
   {{- include "lamina.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The metadata of a component's pods: what is said about the component outranks what is said about everything. */ -}}
+{{- define "lamina.podMetadata" -}}
+{{- $values := index .root.Values .component -}}
+labels:
+  {{- include "lamina.ownLabels" . | nindent 2 }}
+{{- with merge (dict) $values.podLabels .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -42,11 +63,11 @@ annotations:
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .component.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .component.nodeSelector }}
 nodeSelector:
@@ -60,4 +81,12 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- /* What neither container may do, whatever the values say. */ -}}
+{{- define "lamina.containerSecurity" -}}
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
 {{- end -}}
