@@ -202,7 +202,7 @@ fn first(standings: &[Standing], state: StandingState) -> Option<&Refusal> {
 fn weakest(standings: &[Standing]) -> Option<&Refusal> {
     let weak = standings.iter().filter(|standing| standing.strength == Strength::Degraded);
     let offline = standings.iter().filter(|standing| standing.state == StandingState::Offline);
-    weak.chain(offline).find_map(|standing| standing.trouble.as_ref())
+    weak.chain(offline).find_map(|standing| standing.lack.as_ref().or(standing.trouble.as_ref()))
 }
 
 /// Numbers of hosts by state.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lamina_crds::host_state::{EntryState, SliceEntry};
 use lamina_crds::names::is_protected;
-use lamina_crds::slice_topology::{DeletionPolicy, Isolation};
+use lamina_crds::slice_topology::{DeletionPolicy, Isolation, Slice};
 use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, TopologyEntry, UnitName};
 
 use crate::resolve::{HostResolution, LARGEST_HOST_STATE, Resolution};
@@ -93,10 +93,14 @@ fn presence_faults(entry: &TopologyEntry, hardware: &Hardware) -> Vec<String> {
         let absent: Vec<String> =
             nodes.iter().filter(|node| !memory.contains(node)).map(|node| node.to_string()).collect();
         let none = nodes.is_empty().then(|| format!("{} has an empty set of memory nodes", slice.unit));
+        let policy = slice.memory_policy.as_ref().and_then(|policy| policy.nodes.as_ref());
+        let outside = policy.map(|named| named.difference(nodes)).filter(|outside| !outside.is_empty());
+        let outside =
+            outside.map(|outside| format!("{}: memory.policy names nodes {outside} outside its own", slice.unit));
         let absent = (!absent.is_empty()).then(|| {
             format!("{} names memory nodes {}, which have no memory on the host", slice.unit, absent.join(","))
         });
-        none.or(absent)
+        none.or(absent).or(outside)
     };
     entry.slices.iter().filter_map(fault).collect()
 }
@@ -120,8 +124,9 @@ fn overlaps(view: &ClusterView, all: &[&TopologyEntry], new: &[&TopologyEntry]) 
         for slice in &entry.slices {
             for (other_entry, other) in enforced(all).filter(|(_, other)| other.unit != slice.unit) {
                 let both_shared = is_shared(view, entry, slice) && is_shared(view, other_entry, other);
+                let consented = entry.name == other_entry.name && run_together(view, entry, &slice.unit, &other.unit);
                 let common = slice.cpus.intersection(&other.cpus);
-                if !both_shared && !common.is_empty() {
+                if !both_shared && !consented && !common.is_empty() {
                     let (first, second) =
                         (slice.unit.clone().min(other.unit.clone()), slice.unit.clone().max(other.unit.clone()));
                     faults.insert(format!("{first} and {second} both get CPUs {common}, and one of them is exclusive"));
@@ -143,11 +148,26 @@ fn is_shared(view: &ClusterView, entry: &TopologyEntry, slice: &SliceEntry) -> b
     let Some(Ok((name, spec))) = view.topologies.get(entry.name.as_str()).map(|topology| topology.spec.as_ref()) else {
         return true;
     };
-    let unit_is = |other: &lamina_crds::slice_topology::Slice| {
-        UnitName::of_slice(name, &other.name).is_ok_and(|unit| unit == slice.unit)
-    };
+    let unit_is = |other: &Slice| UnitName::of_slice(name, &other.name).is_ok_and(|unit| unit == slice.unit);
     let found = spec.slices.iter().find(|other| unit_is(other));
     found.is_none_or(|found| found.isolation == Some(Isolation::Shared))
+}
+
+/// Whether one of the slices may run inside the other, or both inside a third: `cpu.shareWith`, over several steps.
+fn run_together(view: &ClusterView, entry: &TopologyEntry, one: &UnitName, other: &UnitName) -> bool {
+    let Some(Ok((name, spec))) = view.topologies.get(entry.name.as_str()).map(|topology| topology.spec.as_ref()) else {
+        return true;
+    };
+    let with = |unit: &UnitName| {
+        let is_it = |slice: &&Slice| UnitName::of_slice(name, &slice.name).is_ok_and(|own| own == *unit);
+        let host = spec.slices.iter().find(is_it)?.cpu.share_with.as_ref()?;
+        UnitName::of_slice(name, host).ok()
+    };
+    // Rules refuse circles; if one came through, the walk ends all the same.
+    let hosts = |unit: &UnitName| -> BTreeSet<UnitName> {
+        std::iter::successors(Some(unit.clone()), with).take(spec.slices.len() + 1).collect()
+    };
+    !hosts(one).is_disjoint(&hosts(other))
 }
 
 fn memory_fault(resolved: &HostResolution, hardware: &Hardware) -> Option<String> {

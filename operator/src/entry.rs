@@ -50,6 +50,11 @@ impl<'a> Named<'a> {
         })
     }
 
+    /// The unit of one of its slices.
+    pub fn unit_of(&self, slice: &SliceName) -> Option<&UnitName> {
+        self.slices.get(slice)
+    }
+
     /// What its slices ask of a host, in the order of the list.
     pub fn demands(&self) -> Vec<Demand> {
         self.spec.slices.iter().filter_map(|slice| self.demand(slice)).collect()

@@ -13,10 +13,12 @@ pub mod liveness;
 pub mod memory;
 pub mod news;
 pub mod placement;
+pub mod promises;
 pub mod resolve;
 #[cfg(test)]
 pub(crate) mod scene;
 pub mod selection;
+pub mod shortage;
 pub mod snapshot;
 pub mod standing;
 pub mod view;

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use lamina_crds::conditions::Reason;
 use lamina_crds::host_state::EntryState;
 use lamina_crds::slice_topology::DeletionPolicy;
-use lamina_crds::{Bytes, CpuSet, Hardware, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
+use lamina_crds::{CpuSet, TopologyEntry, TopologyName};
 
 use crate::entry::{Named, Place};
-use crate::placement::{Demand, Incumbent, PlacedSlice, Placement, Site, place};
+use crate::placement::{Demand, Incumbent, Placement, Site, place};
+use crate::promises::MemoryLedger;
 use crate::selection::selects;
+use crate::shortage::shortages;
 use crate::view::{
     ClusterView, Definitions, HostStateView, HostView, Life, NodePresence, Origin, Refusal, TopologyView,
 };
@@ -51,10 +53,10 @@ pub struct HostResolution {
 /// How a topology fares on a host that it selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has its place there; the CPUs of running slices that went offline are named.
+    /// It has its place there.
     Placed {
-        /// By slice unit.
-        offline: BTreeMap<UnitName, CpuSet>,
+        /// What its slices lack, the gravest first.
+        shortages: Vec<Refusal>,
     },
     /// The agent has not reported the hardware; nothing can be said.
     AwaitsInventory,
@@ -144,8 +146,9 @@ fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> Outcomes {
             Some(refusal) => Err(refusal.clone()),
             None => room.admit(named.entry(&Place { name, hardware }, topology.generation, &placed.slices)),
         };
+        let answer = answer.and_then(|entry| memory.promise(&entry).map(|()| entry));
         let outcome = match answer {
-            Ok(entry) => (Outcome::Placed { offline: offline(&entry, &placed.slices) }, Some(entry)),
+            Ok(entry) => (Outcome::Placed { shortages: shortages(named, &placed.slices) }, Some(entry)),
             Err(refusal) => refused(name, refusal),
         };
         outcomes.insert(named.name.clone(), outcome);
@@ -159,12 +162,6 @@ fn awaits() -> (Outcome, Option<TopologyEntry>) {
 
 fn refused(host: &str, Refusal { reason, message }: Refusal) -> (Outcome, Option<TopologyEntry>) {
     (Outcome::Refused(Refusal { reason, message: format!("{host}: {message}") }), None)
-}
-
-fn offline(entry: &TopologyEntry, placed: &BTreeMap<UnitName, PlacedSlice>) -> BTreeMap<UnitName, CpuSet> {
-    let units = entry.slices.iter().map(|slice| &slice.unit);
-    let offline = |unit: &UnitName| Some((unit.clone(), placed.get(unit)?.offline.clone()));
-    units.filter_map(offline).filter(|(_, cpus)| !cpus.is_empty()).collect()
 }
 
 /// Where slices are now: as written, or as the agent reports for a topology whose entry is not there (any more).
@@ -235,37 +232,6 @@ impl HostView {
     pub fn is_known(&self) -> bool {
         let by_admin = self.state.as_ref().is_some_and(|state| state.origin == Origin::Admin);
         self.node == NodePresence::Present || by_admin
-    }
-}
-
-/// Memory that is promised (`memory.min`) on one host.
-struct MemoryLedger {
-    total: Bytes,
-    promised: BTreeMap<TopologyName, Bytes>,
-}
-
-impl MemoryLedger {
-    fn of(state: &HostStateView, hardware: &Hardware) -> Self {
-        let promised = state.entries.values().filter(|entry| entry.state != EntryState::Released).map(|entry| {
-            let minima = entry.slices.iter().filter_map(|slice| slice.memory?.min);
-            (entry.name.clone(), minima.sum())
-        });
-        Self { total: hardware.memory(), promised: promised.collect() }
-    }
-
-    fn admit(&mut self, topology: &TopologyName, spec: &SliceTopologySpec) -> Result<(), Refusal> {
-        let asked: Bytes = spec.slices.iter().filter_map(|slice| slice.memory.as_ref()?.min).sum();
-        let others: Bytes = self.promised.iter().filter(|(other, _)| *other != topology).map(|(_, bytes)| *bytes).sum();
-        if asked.saturating_add(others) > self.total {
-            let message = format!(
-                "the slices ask for {asked} of protected memory together (memory.min); the host has {} and {others} are \
-                 promised to other topologies; lower memory.min",
-                self.total
-            );
-            return Err(Refusal { reason: Reason::Infeasible, message });
-        }
-        self.promised.insert(topology.clone(), asked);
-        Ok(())
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Standing {
     pub updated: Updated,
     /// Why it is not simply as asked, if so.
     pub trouble: Option<Refusal>,
+    /// What it lacks by the placement itself, if anything.
+    pub lack: Option<Refusal>,
     /// Whether it runs with less than asked.
     pub strength: Strength,
 }
@@ -76,16 +78,16 @@ impl Standing {
     pub fn of(topology: &TopologyView, name: &TopologyName, facts: &Facts) -> Self {
         let report = facts.host.state.as_ref().and_then(|state| state.reports.get(name.as_str()));
         let updated = is_updated(facts, report);
-        let missing = offline_cpus(facts);
+        let lack = lack(facts);
         let (state, trouble) = match blocked(facts) {
             Some(refusal) => (StandingState::Stalled, Some(refusal)),
             None if facts.liveness == Liveness::Silent => (StandingState::Offline, Some(silent(facts))),
             None => progress(topology, facts, report, updated),
         };
-        let is_weak = missing.is_some() || trouble.as_ref().is_some_and(|trouble| weakens(trouble.reason));
+        let is_weak = lack.is_some() || trouble.as_ref().is_some_and(|trouble| weakens(trouble.reason));
         let strength = if is_weak { Strength::Degraded } else { Strength::Full };
         let host = facts.name.to_owned();
-        Self { host, state, updated, trouble: trouble.or(missing), strength }
+        Self { host, state, updated, trouble: trouble.or_else(|| lack.clone()), lack, strength }
     }
 }
 
@@ -105,11 +107,12 @@ fn silent(facts: &Facts) -> Refusal {
     Refusal { reason: Reason::HostsOffline, message }
 }
 
-fn offline_cpus(facts: &Facts) -> Option<Refusal> {
-    let Outcome::Placed { offline } = facts.outcome else { return None };
-    let (unit, cpus) = offline.first_key_value()?;
-    let message = format!("{}: CPUs {cpus} of {unit} are offline; bring them back, or ask for fewer", facts.name);
-    Some(Refusal { reason: Reason::CpuOffline, message })
+/// What the slices lack on the host, in one message; the gravest gives the reason.
+fn lack(facts: &Facts) -> Option<Refusal> {
+    let Outcome::Placed { shortages } = facts.outcome else { return None };
+    let reason = shortages.first()?.reason;
+    let told: Vec<&str> = shortages.iter().map(|shortage| shortage.message.as_str()).collect();
+    Some(Refusal { reason, message: format!("{}: {}", facts.name, told.join("; ")) })
 }
 
 fn is_updated(facts: &Facts, report: Option<&TopologyStatus>) -> Updated {
@@ -180,6 +183,9 @@ fn weakens(reason: Reason) -> bool {
         | Reason::MissingUser
         | Reason::EnvFileRejected
         | Reason::ServiceFailed
+        | Reason::Shrunk
+        | Reason::Shared
+        | Reason::Relaxed
         | Reason::CpuOffline => true,
         Reason::NotObserved
         | Reason::NoHost
