@@ -76,16 +76,61 @@ fn an_operator_that_just_started_does_not_contradict_a_status_that_names_silent_
 
 #[test]
 fn a_cpu_that_went_offline_leaves_it_ready_and_degraded() {
-    let scene = settled(three_hosts());
-    let first = scene.host_states["h01"]["spec"]["topologies"][0]["slices"][0]["cpus"].clone();
-    assert_eq!(first, "8-11");
+    let scene = settled(Scene::new().topology("x", &["set: 8-11"]).hosts(3));
     let scene = scene.host_state("h01", |state| {
         state["status"]["hardware"]["cpus"]["online"] = "0-8,10-19".into();
         state["status"]["hardware"]["cpus"]["offline"] = "9".into();
     });
     let scene = scene.written();
-    assert_eq!(row(&scene), ["True CpuOffline", "False", "False", "True"]);
+    assert_eq!(row(&scene), ["True CPUOffline", "False", "False", "True"]);
     assert_eq!(scene.status("x").hosts.expect("counts").degraded, 1);
+}
+
+#[test]
+fn what_is_given_up_by_consent_leaves_it_ready_and_is_counted() {
+    let scene = Scene::new().topology("x", &["cores: 16", "cores: 8"]).hosts(3);
+    let scene = settled(scene.edit("x", |spec| {
+        spec["slices"][0]["priority"] = 5.into();
+        spec["slices"][1]["cpu"]["shareWith"] = "s0".into();
+    }));
+    assert_eq!(row(&scene), ["True Shared", "False", "False", "True"]);
+    assert_eq!(
+        (scene.condition("x", "Placed"), scene.condition("x", "Degraded")),
+        ("True AsAsked".into(), "True Shared".into())
+    );
+    let status = scene.status("x");
+    assert_eq!(status.hosts.map(|hosts| (hosts.ready, hosts.degraded)), Some((3, 3)));
+    let worst = &status.worst[0];
+    assert_eq!(worst.reason, "Shared");
+    assert!(worst.message.starts_with("h01: s1 runs inside s0 (20 cores on this host, 24 asked)"), "{}", worst.message);
+}
+
+#[test]
+fn fewer_cores_by_consent_leave_it_ready_and_degraded() {
+    let scene = Scene::new().topology("x", &["cores: 16", "cores: 8"]).hosts(1);
+    let scene = settled(scene.edit("x", |spec| {
+        spec["slices"][0]["cpu"]["min"] = 1.into();
+        spec["slices"][1]["cpu"]["min"] = 8.into();
+    }));
+    assert_eq!(row(&scene), ["True Shrunk", "False", "False", "True"]);
+    let message = &scene.status("x").worst[0].message;
+    assert!(message.starts_with("h01: s0 has 12 of 16 cores"), "{message}");
+}
+
+#[test]
+fn promised_memory_that_its_nodes_do_not_have_is_refused() {
+    let scene = Scene::new().topology("x", &["cores: 4", "cores: 4"]).hosts(1);
+    let bound = |min: &str| serde_json::json!({ "nodesFrom": "List", "nodes": "0", "min": min });
+    let scene = scene.edit("x", |spec| {
+        spec["slices"][0]["memory"] = bound("40Gi");
+        spec["slices"][1]["memory"] = bound("40Gi");
+    });
+    let scene = settled(scene);
+    assert_eq!(row(&scene), ["False Infeasible", "False", "True", "False"]);
+    let message = &scene.status("x").worst[0].message;
+    let told =
+        "h01: x-s0.slice, x-s1.slice ask for 80Gi of protected memory (memory.min) on NUMA nodes 0, which have 64Gi";
+    assert!(message.starts_with(told), "{message}");
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub struct Placed {
     pub slices: BTreeMap<UnitName, PlacedSlice>,
     /// Topologies that this host cannot hold, and why.
     pub refusals: BTreeMap<TopologyName, Refusal>,
+    /// What makes refused topologies impossible: not all of it can be had, and without any one of it the rest can. Empty
+    /// where named CPUs are not there or belong to somebody.
+    pub conflicts: BTreeMap<TopologyName, Vec<Constraint>>,
     /// How good the answer is known to be.
     pub verdict: Verdict,
     /// What the answer costs, level by level.
@@ -186,6 +189,59 @@ pub enum WishField {
     /// `memory.nodesFrom`.
     #[serde(rename = "memory.nodesFrom")]
     MemoryNodes,
+}
+
+/// Something that must hold, and that can be given up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Constraint {
+    /// That a slice is there at all, with the least that it accepts.
+    Slice {
+        /// Which.
+        unit: UnitName,
+    },
+    /// `cpu.align` with `Require`.
+    Align {
+        /// Whose.
+        unit: UnitName,
+        /// In which domain.
+        domain: Domain,
+    },
+    /// `cpu.coreType`.
+    CoreType {
+        /// Whose.
+        unit: UnitName,
+    },
+    /// `numa.nodes`.
+    Nodes {
+        /// Whose.
+        unit: UnitName,
+    },
+    /// `numa.ordinal` with `Require`.
+    Ordinal {
+        /// Whose.
+        unit: UnitName,
+    },
+    /// `numa.near` with `Require`.
+    Near {
+        /// Whose.
+        unit: UnitName,
+        /// To whom.
+        to: UnitName,
+    },
+    /// `numa.apart` with `Require`.
+    Apart {
+        /// Whose.
+        unit: UnitName,
+        /// From whom.
+        from: UnitName,
+    },
+    /// `housekeeping`.
+    Housekeeping,
+    /// The kubelet's static CPU manager.
+    Kubelet,
+    /// What slices of other topologies hold.
+    Others,
 }
 
 /// A running slice whose CPUs change.

@@ -1,121 +1,205 @@
-//! A machine as placement sees it: whole online cores, each in a NUMA node and a cache, and how far nodes are apart.
-//! Domains are sets of CPUs, never a uniform tree.
+//! A machine as placement sees it: online cores, each in one domain of every kind, and how far nodes are apart. Domains
+//! are sets of CPUs, never a uniform tree; numbers stand in arrays, so that the search need not touch sets.
 
+use lamina_crds::hardware::CoreKind;
+use lamina_crds::wishes::Domain;
 use lamina_crds::{Bytes, CpuSet, Hardware, NodeSet};
 
-use crate::placement::Incumbent;
+/// How many kinds of domain there are.
+pub const KINDS: usize = 3;
+/// What stands for "none" where a number is expected.
+const NONE: u16 = u16::MAX;
 
-/// The node of cores that lie in no online NUMA node; sorts behind every real one.
-pub const NO_NODE: u32 = u32::MAX;
+/// The place of a kind of domain in arrays.
+pub fn slot(domain: Domain) -> usize {
+    match domain {
+        Domain::Package => 0,
+        Domain::Node => 1,
+        Domain::L3 => 2,
+    }
+}
 
 /// The online cores of one host, in order of their first CPU.
-pub struct Machine {
-    cores: Vec<Core>,
+pub struct Machine<'a> {
+    /// What it was made from.
+    pub hardware: &'a Hardware,
+    /// The cores.
+    pub cores: Vec<Core>,
+    /// How many domains of each kind there are; the last of each holds the cores that lie in none.
+    pub domains: [usize; KINDS],
+    threads: Vec<u32>,
+    core_of: Vec<u16>,
     nodes: Vec<Node>,
-    isolated: CpuSet,
-    is_single: bool,
+    distances: Vec<u32>,
 }
 
 /// One physical core with at least one online thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Core {
-    /// Its online CPUs.
-    pub cpus: CpuSet,
-    /// Its NUMA node, or [`NO_NODE`].
-    pub node: u32,
-    /// Its last-level cache, numbered by first CPU; cores without a known one share the last number.
-    pub cache: usize,
+    /// Its domain of each kind, see [`slot`].
+    pub domains: [u16; KINDS],
+    /// Its kind, on a machine that mixes them.
+    pub kind: Option<CoreKind>,
+    start: u32,
+    length: u32,
 }
 
 struct Node {
     id: u32,
-    cpus: CpuSet,
     has_memory: bool,
-    distances: Vec<u32>,
 }
 
-impl Machine {
-    /// Reads an inventory.
-    pub fn of(hardware: &Hardware) -> Self {
+impl<'a> Machine<'a> {
+    /// Reads an inventory, whatever the order of its lists.
+    pub fn of(hardware: &'a Hardware) -> Self {
+        let online = &hardware.cpus.online;
+        let width = online.iter().last().map_or(0, |last| last as usize + 1);
+        let mut nodes: Vec<usize> = (0..hardware.numa_nodes.len()).collect();
+        nodes.sort_by_key(|index| hardware.numa_nodes[*index].id);
+        let mut packages: Vec<_> = hardware.packages.iter().collect();
+        packages.sort_by_key(|package| package.id);
         let mut caches: Vec<&CpuSet> = hardware.l3.iter().collect();
         caches.sort_by_key(|cache| cache.first());
-        let core = |cpus: CpuSet| {
-            let node = hardware.numa_nodes.iter().find(|node| !node.cpus.is_disjoint(&cpus));
-            let cache = caches.iter().position(|cache| !cache.is_disjoint(&cpus));
-            Core { node: node.map_or(NO_NODE, |node| node.id), cache: cache.unwrap_or(caches.len()), cpus }
+        let of_cpu = [
+            numbered(width, packages.iter().map(|package| &package.cpus)),
+            numbered(width, nodes.iter().map(|index| &hardware.numa_nodes[*index].cpus)),
+            numbered(width, caches.iter().copied()),
+        ];
+        let kinds = numbered(width, hardware.core_types.iter().map(|group| &group.cpus));
+        let domains = [packages.len() + 1, nodes.len() + 1, caches.len() + 1];
+        let (threads, spans) = spans(hardware, width);
+        let core = |(start, length): (u32, u32)| {
+            let first = threads[start as usize] as usize;
+            let domain = |slot: usize| of_cpu[slot][first].min(domains[slot] as u16 - 1);
+            let kind = hardware.core_types.get(kinds[first] as usize).map(|group| group.core_type);
+            Core { domains: [domain(0), domain(1), domain(2)], kind, start, length }
         };
-        let cores: Vec<Core> = hardware.online_cores().into_iter().map(core).collect();
-        let nodes = hardware.numa_nodes.iter().map(|node| Node {
-            id: node.id,
-            cpus: node.cpus.clone(),
-            has_memory: node.memory > Bytes::new(0),
-            distances: node.distances.clone(),
-        });
-        let nodes: Vec<Node> = nodes.collect();
-        let is_single = nodes.len() <= 1 && cores.iter().all(|core| core.node != NO_NODE || nodes.is_empty());
-        Self { cores, nodes, isolated: hardware.cpus.isolated.clone(), is_single }
-    }
-
-    /// How many cores are online.
-    pub fn core_count(&self) -> usize {
-        self.cores.len()
-    }
-
-    /// The cores of which no CPU is blocked or kept out of scheduling by the kernel.
-    pub fn free_cores(&self, blocked: &CpuSet) -> Vec<&Core> {
-        let is_free = |core: &&Core| core.cpus.is_disjoint(blocked) && core.cpus.is_disjoint(&self.isolated);
-        self.cores.iter().filter(is_free).collect()
-    }
-
-    /// The CPUs of [`Self::free_cores`].
-    pub fn free(&self, blocked: &CpuSet) -> CpuSet {
-        Self::cpus_of(&self.free_cores(blocked))
-    }
-
-    /// The cores that have a CPU in the set.
-    pub fn cores_touching(&self, cpus: &CpuSet) -> Vec<&Core> {
-        self.cores.iter().filter(|core| !core.cpus.is_disjoint(cpus)).collect()
-    }
-
-    /// All CPUs of these cores.
-    pub fn cpus_of(cores: &[&Core]) -> CpuSet {
-        cores.iter().fold(CpuSet::new(), |all, core| all.union(&core.cpus))
-    }
-
-    /// The n-th node that has CPUs, counted from 0.
-    pub fn node_by_ordinal(&self, ordinal: u32) -> Option<u32> {
-        self.nodes.iter().filter(|node| !node.cpus.is_empty()).nth(ordinal as usize).map(|node| node.id)
-    }
-
-    /// The nodes of the cores that have a CPU in the set, [`NO_NODE`] among them.
-    pub fn nodes_of(&self, cpus: &CpuSet) -> Vec<u32> {
-        let mut nodes: Vec<u32> = self.cores_touching(cpus).iter().map(|core| core.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
-    }
-
-    /// How far two nodes are apart, in the units of ACPI's table (10 is local); unknown is farthest.
-    pub fn distance(&self, from: u32, to: u32) -> u32 {
-        let place = |id: u32| self.nodes.iter().position(|node| node.id == id);
-        let known = place(from).zip(place(to)).and_then(|(from, to)| self.nodes[from].distances.get(to));
-        known.copied().unwrap_or(if from == to { 10 } else { u32::from(u8::MAX) })
-    }
-
-    /// The memory nodes of a slice on these CPUs: their own nodes, each without memory replaced by the nearest that has
-    /// some. None on a host where nothing is to be chosen. A slice that stays keeps what it has.
-    pub fn memory_nodes(&self, cpus: &CpuSet, incumbent: Option<&Incumbent>) -> Option<NodeSet> {
-        let with_memory: Vec<u32> = self.nodes.iter().filter(|node| node.has_memory).map(|node| node.id).collect();
-        if self.is_single || with_memory.is_empty() {
-            return None;
+        let cores: Vec<Core> = spans.into_iter().map(core).collect();
+        let mut core_of = vec![NONE; width];
+        for (index, core) in cores.iter().enumerate() {
+            let range = core.start as usize..(core.start + core.length) as usize;
+            threads[range].iter().for_each(|cpu| core_of[*cpu as usize] = index as u16);
         }
-        let stays = incumbent.filter(|incumbent| incumbent.cpus == *cpus);
-        let kept = stays.and_then(|incumbent| incumbent.memory_nodes.as_ref()).filter(|nodes| !nodes.is_empty());
-        if let Some(nodes) = kept.filter(|nodes| nodes.iter().all(|node| with_memory.contains(&node))) {
-            return Some(nodes.clone());
-        }
-        let nearest = |node: u32| with_memory.iter().copied().min_by_key(|other| (self.distance(node, *other), *other));
-        let own = self.nodes_of(cpus).into_iter().filter_map(nearest).collect::<NodeSet>();
-        Some(if own.is_empty() { with_memory.into_iter().collect() } else { own })
+        let distances = distances(hardware, &nodes);
+        let node = |index: &usize| {
+            let node = &hardware.numa_nodes[*index];
+            Node { id: node.id, has_memory: node.memory > Bytes::new(0) }
+        };
+        let nodes = nodes.iter().map(node).collect();
+        Self { hardware, cores, domains, threads, core_of, nodes, distances }
     }
+
+    /// The online CPUs of a core, lowest first.
+    pub fn threads(&self, core: usize) -> &[u32] {
+        let Core { start, length, .. } = self.cores[core];
+        &self.threads[start as usize..(start + length) as usize]
+    }
+
+    /// The core of a CPU, if it is online.
+    pub fn core_of(&self, cpu: u32) -> Option<usize> {
+        self.core_of.get(cpu as usize).filter(|core| **core != NONE).map(|core| *core as usize)
+    }
+
+    /// The cores that have a CPU in the set, in order.
+    pub fn cores_touching(&self, cpus: &CpuSet) -> Vec<usize> {
+        let mut cores: Vec<usize> = cpus.iter().filter_map(|cpu| self.core_of(cpu)).collect();
+        cores.sort_unstable();
+        cores.dedup();
+        cores
+    }
+
+    /// The domains of one kind in which these CPUs lie, in order.
+    pub fn domains_of(&self, slot: usize, cpus: &CpuSet) -> Vec<u16> {
+        let cores = cpus.iter().filter_map(|cpu| self.core_of(cpu));
+        let mut domains: Vec<u16> = cores.map(|core| self.cores[core].domains[slot]).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        domains
+    }
+
+    /// How far two nodes, by index, are apart, in the units of ACPI's table (10 is local); unknown is farthest.
+    pub fn distance(&self, from: u16, to: u16) -> u32 {
+        self.distances[from as usize * self.domains[slot(Domain::Node)] + to as usize]
+    }
+
+    /// The number the kernel gives a node; none for the cores that lie in no online node.
+    pub fn node_id(&self, index: u16) -> Option<u32> {
+        self.nodes.get(index as usize).map(|node| node.id)
+    }
+
+    /// The index of a node, by the number the kernel gives it.
+    pub fn node_index(&self, id: u32) -> Option<u16> {
+        self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|index| index as u16)
+    }
+
+    /// The kernel's numbers of these nodes.
+    pub fn node_ids(&self, indices: impl IntoIterator<Item = u16>) -> NodeSet {
+        indices.into_iter().filter_map(|index| self.node_id(index)).collect()
+    }
+
+    /// Whether there is no choice of nodes on this host.
+    pub fn is_single_node(&self) -> bool {
+        let beside = |core: &Core| core.domains[slot(Domain::Node)] as usize == self.nodes.len();
+        self.nodes.len() <= 1 && (self.nodes.is_empty() || !self.cores.iter().any(beside))
+    }
+
+    /// The nodes that have memory, by index.
+    pub fn memory_nodes(&self) -> impl Iterator<Item = u16> + '_ {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.has_memory).map(|(index, _)| index as u16)
+    }
+}
+
+/// The index of the set in which each CPU lies first; [`NONE`] in none.
+fn numbered<'a>(width: usize, sets: impl Iterator<Item = &'a CpuSet>) -> Vec<u16> {
+    let mut of_cpu = vec![NONE; width];
+    for (index, set) in sets.enumerate() {
+        for cpu in set.iter().filter(|cpu| (*cpu as usize) < width) {
+            let entry = &mut of_cpu[cpu as usize];
+            *entry = (*entry).min(index as u16);
+        }
+    }
+    of_cpu
+}
+
+/// The online CPUs core by core, and where each core's begin and how many they are; cores in order of their first CPU.
+fn spans(hardware: &Hardware, width: usize) -> (Vec<u32>, Vec<(u32, u32)>) {
+    let online = &hardware.cpus.online;
+    let mut siblings: Vec<u16> = vec![NONE; width];
+    for (index, core) in hardware.cores.iter().enumerate() {
+        for cpu in core.iter().filter(|cpu| (*cpu as usize) < width) {
+            siblings[cpu as usize] = index as u16;
+        }
+    }
+    let mut is_taken = vec![false; hardware.cores.len()];
+    let mut threads = Vec::with_capacity(width);
+    let mut spans = Vec::with_capacity(width);
+    for cpu in online.iter() {
+        let start = threads.len() as u32;
+        match siblings[cpu as usize] {
+            NONE => threads.push(cpu),
+            core if is_taken[core as usize] => continue,
+            core => {
+                is_taken[core as usize] = true;
+                let own = |sibling: &u32| online.contains(*sibling) && siblings[*sibling as usize] == core;
+                threads.extend(hardware.cores[core as usize].iter().filter(own));
+            }
+        }
+        spans.push((start, threads.len() as u32 - start));
+    }
+    (threads, spans)
+}
+
+/// The table of distances between nodes in order of number, with one more for cores in no node.
+fn distances(hardware: &Hardware, order: &[usize]) -> Vec<u32> {
+    let size = order.len() + 1;
+    let mut table = vec![u32::from(u8::MAX); size * size];
+    for from in 0..size {
+        table[from * size + from] = 10;
+        for to in 0..size {
+            let known = order.get(from).zip(order.get(to));
+            let known = known.and_then(|(from, to)| hardware.numa_nodes[*from].distances.get(*to));
+            table[from * size + to] = known.copied().unwrap_or(table[from * size + to]);
+        }
+    }
+    table
 }

@@ -1,0 +1,252 @@
+//! What an arrangement must cost at least, once some tasks have their share: each task that waits needs so many domains
+//! of what is free. The bound is lexicographic: a lower level may count on the higher ones being met exactly.
+
+use lamina_crds::wishes::AlignPolicy;
+
+use crate::placement::machine::KINDS;
+use crate::placement::options::State;
+use crate::placement::problem::{Cost, End, NODE, Own, Problem, Side, Task};
+
+/// What can be said of a problem before anything is given out.
+pub struct Outlook {
+    /// For each task the first one that needs domains in the same way; such tasks share the counting.
+    alike: Vec<usize>,
+    /// How many domains of each kind can be used at all.
+    present: [u32; KINDS],
+    /// The least sum of distances between so many nodes.
+    distances: Vec<u32>,
+}
+
+/// How many domains a task needs, by kind.
+type Needs = [u32; KINDS];
+
+impl Outlook {
+    /// Looks at a problem.
+    pub fn of(problem: &Problem) -> Self {
+        let same = |one: &Task, other: &Task| {
+            one.held == 0
+                && other.held == 0
+                && one.by_cpu == other.by_cpu
+                && one.kinds == other.kinds
+                && one.allowed == other.allowed
+        };
+        let tasks = &problem.tasks;
+        let first = |task: usize| (0..task).find(|other| same(&tasks[*other], &tasks[task])).unwrap_or(task);
+        let most = tasks.iter().map(|task| task.least[NODE]).max().unwrap_or(0);
+        Self {
+            alike: (0..tasks.len()).map(first).collect(),
+            present: present(problem),
+            distances: (0..=most.max(1)).map(|count| least_distance(problem, count as usize)).collect(),
+        }
+    }
+
+    /// The least cost of any arrangement that keeps what is given out; none if there is none. `cost` is that of what is
+    /// given out.
+    pub fn bound(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Cost> {
+        let mut bound = cost.clone();
+        let needs = self.needs(problem, state)?;
+        for (index, task) in problem.tasks.iter().enumerate() {
+            let Some(needs) = &needs[index] else { continue };
+            problem.add(&mut bound, task.class, &self.own(problem, state, index, needs));
+        }
+        let wishes = problem.width - 2;
+        bound[wishes] += problem.ties.iter().map(|tie| self.tied(problem, state, tie, &needs)).sum::<u32>();
+        Some(bound)
+    }
+
+    /// What each waiting task needs; none if one does not fit or all together do not.
+    fn needs(&self, problem: &Problem, state: &State) -> Option<Vec<Option<Needs>>> {
+        let mut needs: Vec<Option<Needs>> = vec![None; problem.tasks.len()];
+        let mut rooms: Vec<Option<Vec<[Vec<u32>; KINDS]>>> = vec![None; problem.tasks.len()];
+        let mut wanted = 0;
+        for (index, task) in problem.tasks.iter().enumerate() {
+            if state.shares[index].is_some() {
+                continue;
+            }
+            wanted += task.count;
+            if task.held > 0 {
+                needs[index] = Some(needs_beside_held(problem, state, index)?);
+                continue;
+            }
+            let rooms = rooms[self.alike[index]].get_or_insert_with(|| sorted_rooms(problem, state, task));
+            let fitting = rooms.iter().filter_map(|room| needs_of(room, task.count));
+            needs[index] = Some(fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))?);
+        }
+        let free: u32 = state.free.iter().sum();
+        (wanted <= free).then_some(needs)
+    }
+
+    fn own(&self, problem: &Problem, state: &State, index: usize, needs: &Needs) -> Own {
+        let task = &problem.tasks[index];
+        let mut own = Own::default();
+        if task.held > 0 {
+            let cells = problem.cells.iter().enumerate().filter(|(_, cell)| cell.holder == Some(index));
+            let held: u32 = cells.map(|(cell, _)| problem.room(task, cell, &state.free)).sum();
+            own.moves = task.held.min(task.count).saturating_sub(held);
+        }
+        for (position, (slot, policy)) in task.align.iter().enumerate() {
+            own.excess[position] = match policy {
+                AlignPolicy::Prefer => needs[*slot].saturating_sub(task.least[*slot]),
+                AlignPolicy::Require | AlignPolicy::Spread | AlignPolicy::Ignore => 0,
+            };
+        }
+        let outside = |wished: &Vec<u16>| needs[NODE].saturating_sub(wished.len() as u32);
+        own.wishes = task.wished_nodes.iter().map(outside).sum();
+        own.distance = self.distances.get(needs[NODE] as usize).copied().unwrap_or(0);
+        own
+    }
+
+    /// By how many domains a tie must go unmet that is not decided yet.
+    fn tied(
+        &self,
+        problem: &Problem,
+        state: &State,
+        tie: &crate::placement::problem::Tie,
+        needs: &[Option<Needs>],
+    ) -> u32 {
+        let waits = |end: &End| matches!(end, End::Task(task) if state.shares[*task].is_none());
+        if !waits(&tie.from) && !waits(&tie.to) {
+            return 0;
+        }
+        // The fewest and, counting on the higher levels, the most domains that an end uses.
+        let range = |end: &End| match end {
+            End::Settled(used) => (used[tie.slot].len() as u32, used[tie.slot].len() as u32),
+            End::Task(task) => match (&state.shares[*task], &needs[*task]) {
+                (Some(share), _) => (share.used[tie.slot].len() as u32, share.used[tie.slot].len() as u32),
+                (None, Some(needs)) if is_aligned(&problem.tasks[*task], tie.slot) => {
+                    (needs[tie.slot], needs[tie.slot])
+                }
+                (None, Some(needs)) => (needs[tie.slot], u32::MAX),
+                (None, None) => (0, u32::MAX),
+            },
+        };
+        let (from, to) = (range(&tie.from), range(&tie.to));
+        match tie.side {
+            Side::Near => from.0.saturating_sub(to.1),
+            Side::Apart => (from.0 + to.0).saturating_sub(self.present[tie.slot]),
+        }
+    }
+}
+
+fn is_aligned(task: &Task, slot: usize) -> bool {
+    let counts = |policy: AlignPolicy| matches!(policy, AlignPolicy::Require | AlignPolicy::Prefer);
+    task.align.iter().any(|(own, policy)| *own == slot && counts(*policy))
+}
+
+/// For each kind of core that the task may choose, and each kind of domain: how much the largest domains hold, added up
+/// from the largest on.
+pub fn sorted_rooms(problem: &Problem, state: &State, task: &Task) -> Vec<[Vec<u32>; KINDS]> {
+    let mut rooms = Vec::with_capacity(task.kinds.len());
+    for kind in &task.kinds {
+        let mut by_slot = problem.domains.map(|count| vec![0; count]);
+        for (index, cell) in problem.cells.iter().enumerate() {
+            if task.kinds.len() > 1 && cell.kind != *kind {
+                continue;
+            }
+            let room = problem.room(task, index, &state.free);
+            for (slot, rooms) in by_slot.iter_mut().enumerate() {
+                rooms[cell.domains[slot] as usize] += room;
+            }
+        }
+        rooms.push(by_slot.map(added_up));
+    }
+    rooms
+}
+
+fn added_up(mut rooms: Vec<u32>) -> Vec<u32> {
+    rooms.sort_unstable_by(|a, b| b.cmp(a));
+    let mut sum = 0;
+    for room in &mut rooms {
+        sum += *room;
+        *room = sum;
+    }
+    rooms
+}
+
+/// How many domains of each kind so much needs; none if it does not fit.
+pub fn needs_of(rooms: &[Vec<u32>; KINDS], count: u32) -> Option<Needs> {
+    let mut needs = [0; KINDS];
+    for (slot, rooms) in rooms.iter().enumerate() {
+        let fewer = rooms.partition_point(|room| *room < count);
+        if fewer == rooms.len() {
+            return None;
+        }
+        needs[slot] = fewer as u32 + 1;
+    }
+    Some(needs)
+}
+
+/// How many domains a task needs that keeps what it holds.
+fn needs_beside_held(problem: &Problem, state: &State, index: usize) -> Option<Needs> {
+    let task = &problem.tasks[index];
+    let mut held = problem.domains.map(|count| vec![0; count]);
+    let mut other = problem.domains.map(|count| vec![0; count]);
+    let (mut total_held, mut total) = (0, 0);
+    for (number, cell) in problem.cells.iter().enumerate() {
+        let room = problem.room(task, number, &state.free);
+        let is_held = cell.holder == Some(index);
+        total += room;
+        total_held += if is_held { room } else { 0 };
+        for slot in 0..KINDS {
+            let rooms = if is_held { &mut held[slot] } else { &mut other[slot] };
+            rooms[cell.domains[slot] as usize] += room;
+        }
+    }
+    if total < task.count {
+        return None;
+    }
+    if total_held >= task.count {
+        return needs_of(&held.map(added_up), task.count);
+    }
+    let mut needs = [0; KINDS];
+    for slot in 0..KINDS {
+        let mut rest = task.count - total_held;
+        let mut untouched = Vec::new();
+        for (held, other) in held[slot].iter().zip(&other[slot]) {
+            if *held > 0 {
+                needs[slot] += 1;
+                rest = rest.saturating_sub(*other);
+            } else {
+                untouched.push(*other);
+            }
+        }
+        if rest > 0 {
+            needs[slot] += added_up(untouched).partition_point(|room| *room < rest) as u32 + 1;
+        }
+    }
+    Some(needs)
+}
+
+fn present(problem: &Problem) -> [u32; KINDS] {
+    [0, 1, 2].map(|slot| {
+        let mut domains: Vec<u16> = problem.cells.iter().map(|cell| cell.domains[slot]).collect();
+        for end in problem.ties.iter().flat_map(|tie| [&tie.from, &tie.to]) {
+            if let End::Settled(used) = end {
+                domains.extend(&used[slot]);
+            }
+        }
+        domains.sort_unstable();
+        domains.dedup();
+        domains.len() as u32
+    })
+}
+
+/// The least sum of distances between so many different nodes: nobody's nearest are nearer than that.
+fn least_distance(problem: &Problem, count: usize) -> u32 {
+    if count < 2 {
+        return 0;
+    }
+    let mut nodes: Vec<u16> = problem.cells.iter().map(|cell| cell.domains[NODE]).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let around = |node: &u16| {
+        let others = nodes.iter().filter(|other| *other != node);
+        let mut distances: Vec<u32> =
+            others.map(|other| problem.distance(*node.min(other), *node.max(other))).collect();
+        distances.sort_unstable();
+        distances.iter().take(count - 1).sum::<u32>()
+    };
+    let mut sums: Vec<u32> = nodes.iter().map(around).collect();
+    sums.sort_unstable();
+    sums.iter().take(count).sum::<u32>().div_ceil(2)
+}

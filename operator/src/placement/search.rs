@@ -1,0 +1,237 @@
+//! Finds the best arrangement: rounds that give out shares one task after the other, the unlucky first the next time,
+//! until the lower bound is met; else branch and bound up to a number of steps. Never by time.
+
+use crate::placement::bound::Outlook;
+use crate::placement::options::{Candidate, State, Tree, Width, all, candidates};
+use crate::placement::problem::{Cost, Problem, Share};
+
+/// How many rounds are tried.
+const ROUNDS: usize = 24;
+/// How many steps branch and bound may take.
+pub const STEPS: usize = 4000;
+/// Up to how many shares of one task all are tried.
+const ALL: usize = 300;
+/// How many shares of one task are tried where there are more.
+const SOME: usize = 12;
+
+/// An arrangement, and how good it is known to be.
+#[derive(Clone, Debug)]
+pub struct Arrangement {
+    /// What each task gets.
+    pub shares: Vec<Share>,
+    /// What that costs.
+    pub cost: Cost,
+    /// What every arrangement costs at least.
+    pub bound: Cost,
+}
+
+/// What a search comes to.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The best that was found.
+    Found(Arrangement),
+    /// There is none.
+    Impossible,
+    /// None was found before the search ended at its bound.
+    Unknown,
+}
+
+/// Searches, with so many steps of branch and bound at most.
+pub fn search(problem: &Problem, steps: usize) -> Outcome {
+    let mut search = Search::of(problem, steps);
+    let mut start = State::empty(problem);
+    let kept = search.keep_incumbents(&mut start);
+    if kept > 0 {
+        let Outcome::Found(found) = search.run(&start) else { return search.run(&State::empty(problem)) };
+        if found.cost[0] == 0 {
+            return Outcome::Found(found);
+        }
+        return match search.run(&State::empty(problem)) {
+            Outcome::Found(other) if other.cost < found.cost => Outcome::Found(other),
+            Outcome::Found(other) => Outcome::Found(Arrangement { bound: other.bound, ..found }),
+            Outcome::Impossible | Outcome::Unknown => Outcome::Found(found),
+        };
+    }
+    search.run(&start)
+}
+
+struct Search<'a> {
+    problem: &'a Problem,
+    outlook: Outlook,
+    trees: Vec<Tree>,
+    /// The tree of each task.
+    tree_of: Vec<usize>,
+    best: Option<(Cost, Vec<Share>)>,
+    steps: usize,
+    limit: usize,
+    /// Whether nothing was left out.
+    is_complete: bool,
+}
+
+impl<'a> Search<'a> {
+    fn of(problem: &'a Problem, limit: usize) -> Self {
+        let mut aligns = Vec::new();
+        let mut tree_of = Vec::new();
+        for task in &problem.tasks {
+            let known = aligns.iter().position(|align| *align == &task.align);
+            tree_of.push(known.unwrap_or(aligns.len()));
+            if known.is_none() {
+                aligns.push(&task.align);
+            }
+        }
+        let trees = aligns.into_iter().map(|align| Tree::of(problem, align)).collect();
+        let outlook = Outlook::of(problem);
+        Self { problem, outlook, trees, tree_of, best: None, steps: 0, limit, is_complete: true }
+    }
+
+    /// Gives those who hold exactly what they want just that: without moves there is nothing else for them. Returns how
+    /// many they are.
+    fn keep_incumbents(&self, state: &mut State) -> usize {
+        let mut kept = 0;
+        for (index, task) in self.problem.tasks.iter().enumerate() {
+            if task.held != task.count {
+                continue;
+            }
+            let held = self.problem.cells.iter().enumerate().filter(|(_, cell)| cell.holder == Some(index));
+            let takes = held.map(|(cell, _)| (cell as u16, self.problem.room(task, cell, &state.free)));
+            let share = self.problem.share(takes.filter(|(_, units)| *units > 0).collect());
+            if self.problem.own(index, &share, &state.shares).is_none() {
+                let given: Vec<usize> = (0..index).filter(|task| state.shares[*task].is_some()).collect();
+                given.into_iter().for_each(|task| state.take_back(self.problem, task));
+                return 0;
+            }
+            state.give(self.problem, index, share);
+            kept += 1;
+        }
+        kept
+    }
+
+    fn run(&mut self, start: &State) -> Outcome {
+        self.best = None;
+        self.steps = 0;
+        self.is_complete = true;
+        let mut cost = self.problem.start();
+        let mut placed = vec![None; self.problem.tasks.len()];
+        for (index, share) in start.shares.iter().enumerate() {
+            if let Some(share) = share {
+                let Some(own) = self.problem.own(index, share, &placed) else { return Outcome::Impossible };
+                self.problem.add(&mut cost, self.problem.tasks[index].class, &own);
+                placed[index] = Some(share.clone());
+            }
+        }
+        let Some(bound) = self.outlook.bound(self.problem, start, &cost) else { return Outcome::Impossible };
+        let order = self.rounds(start, &cost, &bound);
+        if self.best.as_ref().is_none_or(|(cost, _)| *cost != bound) {
+            let mut state = start.clone();
+            self.branch(&mut state, &cost, &order, &bound);
+        }
+        match self.best.take() {
+            Some((cost, shares)) => {
+                let bound = if self.is_complete { cost.clone() } else { bound };
+                Outcome::Found(Arrangement { shares, cost, bound })
+            }
+            None if self.is_complete => Outcome::Impossible,
+            None => Outcome::Unknown,
+        }
+    }
+
+    /// Gives out shares one task after the other, in several orders. Returns the order that went best.
+    fn rounds(&mut self, start: &State, cost: &Cost, bound: &Cost) -> Vec<usize> {
+        let waiting: Vec<usize> = (0..self.problem.tasks.len()).filter(|task| start.shares[*task].is_none()).collect();
+        let mut order = waiting;
+        let mut best_order = order.clone();
+        let mut seen: Vec<Vec<usize>> = Vec::new();
+        for round in 0..ROUNDS {
+            if round == 1 {
+                order.sort_by_key(|task| self.urgency(*task));
+            }
+            if seen.contains(&order) {
+                if round == 1 {
+                    continue;
+                }
+                break;
+            }
+            seen.push(order.clone());
+            let unlucky = self.round(start, cost, &order, &mut best_order);
+            if self.best.as_ref().is_some_and(|(cost, _)| cost == bound) {
+                break;
+            }
+            if unlucky.is_empty() {
+                continue;
+            }
+            order.sort_by_key(|task| !unlucky.contains(task));
+        }
+        best_order
+    }
+
+    /// Those with the least choice first, then the largest.
+    fn urgency(&self, task: usize) -> impl Ord + use<> {
+        let of = &self.problem.tasks[task];
+        let choice = of.allowed.iter().filter(|allowed| **allowed).count();
+        (of.held < of.count, choice, std::cmp::Reverse(of.count), task)
+    }
+
+    /// One round. Returns those who got less than they might have.
+    fn round(&mut self, start: &State, cost: &Cost, order: &[usize], best_order: &mut Vec<usize>) -> Vec<usize> {
+        let mut state = start.clone();
+        let mut cost = cost.clone();
+        let mut unlucky = Vec::new();
+        for task in order {
+            let tree = &self.trees[self.tree_of[*task]];
+            let found = candidates(self.problem, tree, &state, *task, Width::Narrow);
+            let Some(Candidate { share, own, .. }) = found.into_iter().next() else {
+                unlucky.push(*task);
+                return unlucky;
+            };
+            if own.moves > 0 || own.excess.iter().any(|excess| *excess > 0) || own.wishes > 0 {
+                unlucky.push(*task);
+            }
+            self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
+            state.give(self.problem, *task, share);
+        }
+        if self.best.as_ref().is_none_or(|(best, _)| cost < *best) {
+            *best_order = order.to_vec();
+            self.best = Some((cost, state.shares.into_iter().flatten().collect()));
+        }
+        unlucky
+    }
+
+    /// Tries the shares of the first task of the order, best first, and so on. `bound` is that of what is given out.
+    fn branch(&mut self, state: &mut State, cost: &Cost, order: &[usize], bound: &Cost) {
+        if self.best.as_ref().is_some_and(|(best, _)| bound >= best) {
+            return;
+        }
+        let Some((task, rest)) = order.split_first() else {
+            self.best = Some((cost.clone(), state.shares.iter().flatten().cloned().collect()));
+            return;
+        };
+        if self.steps >= self.limit {
+            self.is_complete = false;
+            return;
+        }
+        self.steps += 1;
+        for candidate in self.choices(state, *task) {
+            let Candidate { share, own, .. } = candidate;
+            let mut cost = cost.clone();
+            self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
+            state.give(self.problem, *task, share);
+            if let Some(bound) = self.outlook.bound(self.problem, state, &cost) {
+                self.branch(state, &cost, rest, &bound);
+            }
+            state.take_back(self.problem, *task);
+        }
+    }
+
+    fn choices(&mut self, state: &State, task: usize) -> Vec<Candidate> {
+        let tree = &self.trees[self.tree_of[task]];
+        let mut found = all(self.problem, tree, state, task, ALL).unwrap_or_else(|| {
+            self.is_complete = false;
+            let mut some = candidates(self.problem, tree, state, task, Width::Wide);
+            some.sort_by(Candidate::compare);
+            some.truncate(SOME);
+            some
+        });
+        found.sort_by(Candidate::compare);
+        found
+    }
+}
