@@ -13,6 +13,7 @@ pub mod liveness;
 pub mod memory;
 pub mod news;
 pub mod placement;
+pub mod preview;
 pub mod promises;
 pub mod resolve;
 #[cfg(test)]

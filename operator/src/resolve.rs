@@ -10,7 +10,7 @@ use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{CpuSet, TopologyEntry, TopologyName};
 
 use crate::entry::{Named, Place};
-use crate::placement::{Demand, Incumbent, Placement, Site, place};
+use crate::placement::{Demand, Incumbent, Placed, Placement, Site, place};
 use crate::promises::MemoryLedger;
 use crate::selection::selects;
 use crate::shortage::shortages;
@@ -65,7 +65,7 @@ pub enum Outcome {
 }
 
 /// A topology that is to stay, with its units named.
-type Wish<'a> = (&'a TopologyView, Result<Named<'a>, Refusal>);
+pub(crate) type Wish<'a> = (&'a TopologyView, Result<Named<'a>, Refusal>);
 
 impl Resolution {
     /// The hosts that a topology selects, with its outcome there.
@@ -78,7 +78,7 @@ fn resolve_host(view: &ClusterView, named: &BTreeMap<&str, Wish>, name: &str, ho
     let present = host.state.as_ref().map(|state| state.entries.clone()).unwrap_or_default();
     let mut wishes: Vec<&Wish> = named.values().filter(|(topology, _)| selected(topology, host)).collect();
     wishes.sort_by_key(|(topology, _)| rank(topology, &present));
-    let outcomes = outcomes(name, host, &wishes);
+    let (outcomes, _) = outcomes(name, host, &wishes);
     let mut resolution = HostResolution::default();
     for (topology, entry) in &present {
         if !outcomes.contains_key(topology) {
@@ -99,7 +99,7 @@ fn selected(topology: &TopologyView, host: &HostView) -> bool {
 }
 
 /// Incumbents first, then age, then name.
-fn rank(
+pub(crate) fn rank(
     topology: &TopologyView,
     present: &BTreeMap<TopologyName, TopologyEntry>,
 ) -> (bool, bool, Option<Timestamp>, String) {
@@ -117,12 +117,14 @@ fn unless_same(entry: TopologyEntry, present: &BTreeMap<TopologyName, TopologyEn
 }
 
 /// Outcome and new entry for each topology that selects the host; without a new entry the old one is held.
-type Outcomes = BTreeMap<TopologyName, (Outcome, Option<TopologyEntry>)>;
+pub(crate) type Outcomes = BTreeMap<TopologyName, (Outcome, Option<TopologyEntry>)>;
 
-fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> Outcomes {
+/// How topologies fare on a host that they select, in the order in which they are served, and what placement said.
+pub(crate) fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> (Outcomes, Placed) {
     let state_and_hardware = host.state.as_ref().and_then(|state| Some((state, state.hardware.as_ref()?)));
     let Some((state, hardware)) = state_and_hardware else {
-        return wishes.iter().filter_map(|(topology, _)| Some((topology.wanted()?.0.clone(), awaits()))).collect();
+        let awaiting = wishes.iter().filter_map(|(topology, _)| Some((topology.wanted()?.0.clone(), awaits())));
+        return (awaiting.collect(), Placed::default());
     };
     let mut outcomes = Outcomes::new();
     let mut memory = MemoryLedger::of(state, hardware);
@@ -153,7 +155,7 @@ fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> Outcomes {
         };
         outcomes.insert(named.name.clone(), outcome);
     }
-    outcomes
+    (outcomes, placed)
 }
 
 fn awaits() -> (Outcome, Option<TopologyEntry>) {
