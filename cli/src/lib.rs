@@ -1,0 +1,17 @@
+//! kubectl-lamina: what Lamina knows and decides, without a cluster.
+//!
+//! Read `commands` first: each verb is a short path from a source through a pure decision to text.
+
+pub mod arguments;
+pub mod commands;
+pub mod document;
+pub mod drawing;
+pub mod inventory;
+pub mod jsonl;
+pub mod plan;
+pub mod plan_table;
+pub mod settings;
+pub mod shape;
+pub mod source;
+pub mod table;
+pub mod terminal;
