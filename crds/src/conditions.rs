@@ -107,6 +107,7 @@ pub enum Reason {
     /// A preference of a slice could not be met.
     Relaxed,
     /// A CPU that a running slice uses went offline.
+    #[serde(rename = "CPUOffline")]
     CpuOffline,
     /// The host does not have CPUs or memory nodes that the entry names.
     NotPresent,
@@ -125,7 +126,8 @@ pub enum Reason {
 impl Reason {
     /// The word as it stands in the object.
     pub fn word(self) -> String {
-        format!("{self:?}")
+        let word = serde_json::to_value(self).expect("a word is plain data");
+        word.as_str().unwrap_or_default().to_owned()
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::conditions::Reason;
 use lamina_crds::decode::decode;
-use lamina_crds::host_state::EntryState;
+use lamina_crds::host_state::{EntryState, digest_of_bytes};
 use lamina_crds::rules::entry_faults;
-use lamina_crds::{TopologyEntry, TopologyName};
+use lamina_crds::{TopologyEntry, TopologyName, UnitName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -45,6 +45,12 @@ pub struct AcceptedEntry {
     pub reached_by: String,
     /// Paths on which the agent is known to have written for this topology.
     pub written: BTreeSet<String>,
+    /// Digests of what former instructions delivered where, until this one is reached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub formerly: BTreeMap<String, BTreeSet<String>>,
+    /// Processes, by unit and invocation, that may have read another content of a delivered file than the one asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub doubted: BTreeMap<UnitName, String>,
 }
 
 /// What became of an object's entries.
@@ -104,7 +110,13 @@ impl Judged {
 /// The new entry with what is remembered of the former one.
 fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntry {
     let Some(former) = former else {
-        return AcceptedEntry { entry, reached_by: String::new(), written: BTreeSet::new() };
+        return AcceptedEntry {
+            entry,
+            reached_by: String::new(),
+            written: BTreeSet::new(),
+            formerly: BTreeMap::new(),
+            doubted: BTreeMap::new(),
+        };
     };
     let same = former.entry.state == entry.state && former.entry.digest() == entry.digest();
     if same && !former.reached_by.is_empty() {
@@ -112,10 +124,13 @@ fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntr
     }
     let reached_by = if same { former.reached_by.clone() } else { String::new() };
     // Delivered files bear no mark: whatever the former entry asked for may have been written.
-    let delivered = render(&former.entry).map(|desired| desired.files.into_keys().collect()).unwrap_or_default();
-    let delivered: Vec<HostPath> = delivered;
-    let written = former.written.iter().cloned().chain(delivered.iter().map(HostPath::to_string)).collect();
-    AcceptedEntry { entry, reached_by, written }
+    let delivered = render(&former.entry).map(|desired| desired.files).unwrap_or_default();
+    let written = former.written.iter().cloned().chain(delivered.keys().map(HostPath::to_string)).collect();
+    let mut formerly = former.formerly.clone();
+    for (path, content) in delivered.iter().filter(|_| !same) {
+        formerly.entry(path.to_string()).or_default().insert(digest_of_bytes(content.as_bytes()));
+    }
+    AcceptedEntry { entry, reached_by, written, formerly, doubted: former.doubted.clone() }
 }
 
 fn understand(value: &Value) -> Result<TopologyEntry, (String, Refusal)> {

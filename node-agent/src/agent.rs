@@ -5,21 +5,19 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use lamina_crds::conditions::Reason;
-use lamina_crds::host_state::{AgentForm, AgentIdentity, CONFIRM_MACHINE_ANNOTATION};
-use lamina_crds::{Hardware, HostStateStatus, TopologyName};
+use lamina_crds::host_state::{AgentForm, AgentIdentity};
+use lamina_crds::{HostStateStatus, TopologyName};
 
-use crate::accept::{Accepted, Recalled, accept, copies, recall, stored};
-use crate::cluster::{Cluster, EventKind, HostEvent, RawHostState, Seen};
-use crate::converge::{Work, converge};
-use crate::desired::{DesiredEntry, DesiredHost};
+use crate::accept::Accepted;
+use crate::cluster::{Cluster, EventKind, HostEvent};
+use crate::converge::{Work, converge, look};
+use crate::desired::DesiredEntry;
 use crate::drift::healed;
 use crate::health::PATIENCE;
 use crate::host::{Host, HostError};
 use crate::host_path::{HostPath, REMOVED_FROM};
+use crate::instruction::{Task, prepare, store};
 use crate::memory::{Memory, WrittenStatus};
-use crate::preflight::Refusal;
-use crate::render::render;
-use crate::replace::replace_durably;
 use crate::report::{View, announce, reached, report};
 
 /// What never changes while an agent runs.
@@ -75,132 +73,6 @@ pub async fn pass(
     }
 }
 
-/// What is to be done in this pass.
-struct Task {
-    object: Option<RawHostState>,
-    hardware: Hardware,
-    accepted: Accepted,
-    desired: DesiredHost,
-    refused: BTreeMap<String, Refusal>,
-    hold: Option<Refusal>,
-    /// Entries with an instruction that was not there before.
-    changed: BTreeSet<TopologyName>,
-    /// Whether the instruction could not be stored: nothing that is reported speaks of it.
-    is_unstored: bool,
-    problems: Vec<String>,
-}
-
-impl Task {
-    fn generation(&self) -> i64 {
-        let Some(object) = &self.object else { return self.accepted.generation };
-        if self.is_unstored {
-            return if object.uid == self.accepted.uid { self.accepted.generation } else { 0 };
-        }
-        // A lagging replica may show an older object than the one that is followed.
-        let followed = if object.uid == self.accepted.uid { self.accepted.generation } else { object.generation };
-        object.generation.max(followed)
-    }
-}
-
-/// Reads the machine and the accepted state, and accepts what is new: stored durably before anything is done about it.
-async fn prepare(
-    memory: &mut Memory,
-    host: &mut impl Host,
-    seen: Seen,
-    settings: &Settings,
-) -> Result<Task, HostError> {
-    let hardware = host.hardware().await?;
-    let object = match seen {
-        Seen::NotYet | Seen::Nothing => None,
-        Seen::Object(object) => Some(*object),
-    };
-    let (former, newer) = match memory.accepted.take() {
-        Some(accepted) => (accepted, None),
-        None => remember(host).await?,
-    };
-    let hold = newer.or_else(|| object.as_ref().and_then(|object| other_machine(object, &hardware, &settings.host)));
-    let mut task = Task {
-        desired: DesiredHost::default(),
-        accepted: former,
-        refused: BTreeMap::new(),
-        changed: BTreeSet::new(),
-        is_unstored: false,
-        problems: Vec::new(),
-        object,
-        hardware,
-        hold,
-    };
-    if let (None, Some(object)) = (&task.hold, &task.object) {
-        let judged = accept(&task.accepted, object);
-        task.refused = judged.refused;
-        if judged.accepted != task.accepted {
-            match store(host, judged.accepted).await {
-                Ok(accepted) => {
-                    let changed = accepted
-                        .entries
-                        .iter()
-                        .filter(|(name, entry)| task.accepted.entries.get(*name) != Some(*entry));
-                    task.changed = changed.map(|(name, _)| name.clone()).collect();
-                    task.accepted = accepted;
-                }
-                Err(error) => {
-                    task.is_unstored = true;
-                    task.problems.push(format!("the instruction is not followed yet: {error}"));
-                }
-            }
-        }
-    }
-    let readable = task.hold.as_ref().is_none_or(|hold| hold.reason != Reason::NotUnderstood);
-    memory.accepted = readable.then(|| task.accepted.clone());
-    task.desired = desired(&task.accepted);
-    Ok(task)
-}
-
-/// What stands on disk; a state that a newer agent wrote holds everything.
-async fn remember(host: &mut impl Host) -> Result<(Accepted, Option<Refusal>), HostError> {
-    let mut contents = Vec::new();
-    for path in copies() {
-        contents.push(host.read(&path).await?);
-    }
-    Ok(match recall(&contents) {
-        Recalled::Nothing => (Accepted::default(), None),
-        Recalled::Accepted(accepted) => (*accepted, None),
-        Recalled::Newer { schema } => {
-            let message =
-                format!("a newer agent left its state here (format {schema}); upgrade this one, nothing is changed");
-            (Accepted::default(), Some(Refusal::new(Reason::NotUnderstood, message)))
-        }
-    })
-}
-
-/// Another machine wrote the status under this name, and nobody said that this one takes its place.
-fn other_machine(object: &RawHostState, hardware: &Hardware, host: &str) -> Option<Refusal> {
-    let other = &object.status.as_ref()?.hardware.as_ref()?.machine_id;
-    let own = &hardware.machine_id;
-    let confirmed = object.annotations.get(CONFIRM_MACHINE_ANNOTATION).is_some_and(|id| id == own);
-    (!other.is_empty() && !own.is_empty() && other != own && !confirmed).then(|| {
-        let message = format!(
-            "machine {own} claims the name {host}, which machine {other} bears; if it replaces that one, annotate this object with {CONFIRM_MACHINE_ANNOTATION}={own}"
-        );
-        Refusal::new(Reason::IdentityMismatch, message)
-    })
-}
-
-async fn store(host: &mut impl Host, mut accepted: Accepted) -> Result<Accepted, HostError> {
-    accepted.sequence += 1;
-    let (path, content) = stored(&accepted);
-    replace_durably(host, &path, content.as_bytes()).await?;
-    Ok(accepted)
-}
-
-fn desired(accepted: &Accepted) -> DesiredHost {
-    let rendered = accepted.entries.iter().filter_map(|(name, kept)| {
-        let written = kept.written.iter().map(|path| HostPath::new(path.clone())).collect();
-        Some((name.clone(), DesiredEntry { written, ..render(&kept.entry).ok()? }))
-    });
-    DesiredHost { entries: rendered.collect() }
-}
-
 async fn carry_out(
     memory: &mut Memory,
     host: &mut impl Host,
@@ -220,8 +92,12 @@ async fn carry_out(
     }
     let mut work = match &task.hold {
         None => converge(memory, host, &task.desired, &task.hardware, now).await,
-        Some(_) => crate::converge::look(host, &task.desired, &task.hardware).await,
+        Some(_) => look(host, &task.desired, &task.hardware).await,
     };
+    if !work.doubts.is_empty() {
+        task.note_doubts(memory, host, &work.doubts).await;
+        work = converge(memory, host, &task.desired, &task.hardware, now).await;
+    }
     work.problems.append(&mut task.problems);
     note_health(memory, &task, &work, now);
     tell_events(memory, &task, &work, settings, began.elapsed(), now);
@@ -336,6 +212,7 @@ async fn settle_entries(
         if kept.reached_by != settings.version {
             kept.reached_by.clone_from(&settings.version);
             let paths = if entry.is_present() { entry.paths() } else { BTreeSet::new() };
+            kept.formerly.clear();
             kept.written = paths.iter().map(ToString::to_string).collect();
             memory.events.push(applied(name, entry));
         }
@@ -350,6 +227,8 @@ async fn settle_entries(
     match store(host, accepted).await {
         Ok(accepted) => {
             memory.accepted = Some(accepted.clone());
+            // What is finished now may be forgotten.
+            memory.judged = None;
             task.accepted = accepted;
         }
         Err(error) => work.problems.push(error.to_string()),

@@ -9,8 +9,8 @@ use crate::apply::{Outcome, apply};
 use crate::desired::DesiredHost;
 use crate::host::Host;
 use crate::memory::Memory;
-use crate::observed::{ObservedHost, Scope};
-use crate::plan::{Effect, Finding, Plan, is_drift, plan};
+use crate::observed::{ObservedHost, ObservedUnit, Scope};
+use crate::plan::{Doubts, Effect, Finding, Plan, doubts, is_drift, plan};
 use crate::preflight::{Held, Refusal, preflight, unsupported};
 
 /// What a pass did on the host and how it found and left it.
@@ -32,6 +32,8 @@ pub struct Work {
     pub drift: BTreeSet<Finding>,
     /// Why services were restarted.
     pub restarted: Vec<Finding>,
+    /// Processes in doubt; while there are any that are not stored as such, nothing was done.
+    pub doubts: Doubts,
     /// What went wrong, except services that do not start.
     pub problems: Vec<String>,
 }
@@ -74,6 +76,10 @@ pub async fn converge(
         work.held.waiting = memory.health.waiting(now);
         work.held.waiting.extend(work.started.iter().cloned());
         work.held.unknown = unknown(memory, &work);
+        work.doubts = work.observed.as_ref().map(|seen| doubts(desired, seen, &work.held)).unwrap_or_default();
+        if !work.doubts.is_empty() {
+            return work;
+        }
         let plan = next(&mut work, desired);
         if round == 0 {
             let found = plan.steps.iter().flat_map(|step| &step.findings);
@@ -126,7 +132,10 @@ async fn observe(host: &mut impl Host, desired: &DesiredHost, hardware: &Hardwar
 fn unknown(memory: &Memory, work: &Work) -> BTreeSet<UnitName> {
     let units = work.observed.iter().flat_map(|observed| &observed.units);
     let running = units.filter(|(_, seen)| seen.main_pid != 0);
-    running.filter(|(unit, seen)| !memory.health.knows(unit, seen)).map(|(unit, _)| unit.clone()).collect()
+    // What was started in this pass was started when all files were right.
+    let is_new =
+        |unit: &UnitName, seen: &ObservedUnit| !memory.health.knows(unit, seen) && !work.started.contains(unit);
+    running.filter(|(unit, seen)| is_new(unit, seen)).map(|(unit, _)| unit.clone()).collect()
 }
 
 fn scope(desired: &DesiredHost) -> Scope {

@@ -15,6 +15,8 @@ use crate::property::Properties;
 pub struct DesiredHost {
     /// One entry per topology that has an instruction for this host.
     pub entries: BTreeMap<TopologyName, DesiredEntry>,
+    /// Entries of which nothing is changed for now: there is newer word of them that could not be stored.
+    pub paused: BTreeSet<TopologyName>,
 }
 
 /// What one topology wants.
@@ -27,6 +29,8 @@ pub struct DesiredEntry {
     /// Paths that the agent is known to have written for this topology before; a file there that lost its content or is
     /// no longer asked for is ours.
     pub written: BTreeSet<HostPath>,
+    /// Digests of what former instructions delivered at these paths and what may still stand there.
+    pub formerly: BTreeMap<HostPath, BTreeSet<String>>,
     /// Delivered files with their content.
     pub files: BTreeMap<HostPath, String>,
     /// The slices, the topology's own slice first.
@@ -72,6 +76,8 @@ pub struct DesiredService {
     pub properties: Properties,
     /// Digests that tell which text is loaded and which one the process was started from.
     pub digests: TextDigests,
+    /// The invocation of a process that may have read other files than those asked for: it counts as out of date.
+    pub doubted: Option<String>,
     /// Services that must have been started before, in every batch.
     pub start_after: Vec<UnitName>,
     /// What a change of its text does.

@@ -11,6 +11,7 @@ pub mod hardware;
 pub mod health;
 pub mod host;
 pub mod host_path;
+mod instruction;
 #[cfg(feature = "host")]
 pub mod kube_cluster;
 pub mod marker;

@@ -6,16 +6,22 @@ use jiff::Timestamp;
 use lamina_crds::TopologyName;
 use lamina_crds::host_state::HostStateStatus;
 
-use crate::accept::Accepted;
+use crate::accept::{Accepted, AcceptedEntry};
 use crate::cluster::HostEvent;
+use crate::desired::DesiredHost;
 use crate::drift::Ledger;
 use crate::health::Health;
+use crate::preflight::Refusal;
 
 /// Everything remembered between passes. Losing it is always safe.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     /// What is enforced, as it stands on disk; `None` before the first look there.
     pub accepted: Option<Accepted>,
+    /// The object that was last judged and followed, by uid and generation, with what was refused of it.
+    pub judged: Option<(String, i64, BTreeMap<String, Refusal>)>,
+    /// What was last rendered, and from what.
+    pub rendered: Option<(BTreeMap<TopologyName, AcceptedEntry>, DesiredHost)>,
     /// How many passes there were.
     pub passes: u64,
     /// What was seen of services.

@@ -19,7 +19,7 @@ use crate::observed::ObservedHost;
 use crate::preflight::Held;
 use crate::property::Properties;
 
-pub use disk::{foreign_drop_ins, outranking, stale};
+pub use disk::{Doubts, doubts, foreign_drop_ins, outranking, stale};
 pub use processes::{sits_in, waits_for_restart};
 pub use values::{Difference, Layer, differences};
 
@@ -218,7 +218,10 @@ pub fn plan(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan
     let entries: Vec<Entry<'_>> = desired
         .entries
         .iter()
-        .filter(|(name, entry)| entry.state != EntryState::Released && !held.entries.contains_key(*name))
+        .filter(|(name, entry)| {
+            let is_left_alone = held.entries.contains_key(*name) || desired.paused.contains(*name);
+            entry.state != EntryState::Released && !is_left_alone
+        })
         .map(|(name, entry)| Entry { name, entry, observed, held })
         .collect();
     let stages: [Stage; 3] =

@@ -1,14 +1,17 @@
 //! Decides which files, links and reloads are missing so that systemd has our text loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lamina_crds::UnitName;
+use lamina_crds::host_state::digest_of_bytes;
 use lamina_crds::slice_topology::OnChange;
+use lamina_crds::{TopologyName, UnitName};
 
+use super::processes::DOUBT;
 use super::{Class, Effect, Entry, Finding, Hand, Step};
 use crate::desired::{DesiredHost, DesiredService, TextDigests, UnitText};
 use crate::host_path::{DROP_IN, FILES, HostPath, REMOVED_FROM, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
+use crate::preflight::Held;
 use crate::property::Property;
 
 /// What must be written, in an order in which a power cut at any point leaves nothing unpinned at the next boot: files,
@@ -17,12 +20,8 @@ pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
     if !entry.entry.is_present() {
         return Vec::new();
     }
-    let own = |unit: &UnitName| HostPath::own_environment(entry.name, unit);
-    let held: BTreeSet<HostPath> = entry.held.units.keys().map(own).collect();
-    let delivered: Vec<(&HostPath, &String)> =
-        entry.entry.files.iter().filter(|(path, _)| !held.contains(*path)).collect();
     let mut files = Group::default();
-    for (path, content) in &delivered {
+    for (path, content) in entry.entry.files.iter().filter(|(path, _)| !entry.is_of_held(path)) {
         files.add(path, write(entry.observed, None, path, content));
     }
     let mut slices = Group::default();
@@ -35,7 +34,7 @@ pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
         services.add_texts(entry, &service.unit, &service.text, Some(&service.slice));
         links.add(&HostPath::enablement(&service.unit), link(entry.observed, &service.unit, &service.slice));
     }
-    let mut steps = entry.stops_in_doubt(&delivered);
+    let mut steps = entry.stops_in_doubt();
     steps.extend(in_order([files, slices, services, links]));
     steps
 }
@@ -133,36 +132,82 @@ fn link(observed: &ObservedHost, unit: &UnitName, slice: &UnitName) -> Option<St
     Some(Step::new(Class::Reload, effect).of(unit).after([slice.clone()]).because(finding))
 }
 
+/// Processes, by their invocation, of which nobody can tell whether they read the files that are asked for.
+pub type Doubts = BTreeMap<TopologyName, BTreeMap<UnitName, String>>;
+
+/// Processes that may have been started from other files than those that are asked for, that are not stopped for it, and
+/// that are not known for it yet. Once the files are put right, nothing else tells.
+pub fn doubts(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Doubts {
+    let present = desired.entries.iter().filter(|(_, entry)| entry.is_present());
+    let free = present.filter(|(name, _)| !held.entries.contains_key(*name) && !desired.paused.contains(*name));
+    let found = free.map(|(name, entry)| {
+        let entry = Entry { name, entry, observed, held };
+        let in_doubt = entry.in_doubt().filter(|(service, seen)| !is_stopped(service, seen));
+        let new = in_doubt.filter(|(service, seen)| service.doubted.as_ref() != Some(&seen.invocation));
+        (name.clone(), new.map(|(service, seen)| (service.unit.clone(), seen.invocation.clone())).collect())
+    });
+    found.filter(|(_, processes): &(_, BTreeMap<UnitName, String>)| !processes.is_empty()).collect()
+}
+
+/// Whether a service in doubt is stopped before its files are put right, so that whatever happens then it starts from
+/// them. One that is out of date anyway is not: should its files stay as they are, it must not be down for that.
+fn is_stopped(service: &DesiredService, seen: &ObservedUnit) -> bool {
+    service.on_change == OnChange::Restart && seen.started_from.as_ref() == Some(&service.digests)
+}
+
+/// The content of the regular file at a path.
+fn found<'a>(observed: &'a ObservedHost, path: &HostPath) -> Option<&'a [u8]> {
+    match observed.files.get(path)? {
+        ObservedFile::Regular { content } => Some(content),
+        ObservedFile::Link { .. } | ObservedFile::Other { .. } => None,
+    }
+}
+
 impl Entry<'_> {
-    /// Services that may have been started from other files than those that are asked for: a file they read differs, and
-    /// nobody saw whether it did when they started. They are stopped before the file is put right, so that whatever
-    /// happens then they start from it.
-    fn stops_in_doubt(&self, delivered: &[(&HostPath, &String)]) -> Vec<Step> {
-        let differs = |path: &HostPath, content: &str| !matches!(self.observed.files.get(path), Some(ObservedFile::Regular { content: found }) if found == content.as_bytes());
-        let wrong: Vec<&HostPath> =
-            delivered.iter().filter(|(path, content)| differs(path, content)).map(|(path, _)| *path).collect();
-        let in_doubt = self.entry.services.iter().filter(|service| {
-            let seen = self.observed.units.get(&service.unit);
-            let started_so = seen.and_then(|seen| seen.started_from.as_ref()) == Some(&service.digests);
-            let reads = wrong.iter().any(|path| service.text.fragment.contains(path.as_str()));
-            reads
-                && started_so
-                && service.on_change == OnChange::Restart
-                && self.is_free(&service.unit)
-                && self.held.unknown.contains(&service.unit)
-        });
+    /// Services whose process nobody has seen before and that may have been started from other files than its text names:
+    /// a file it reads is not as asked, and either the text is the one that is asked for, or nobody asked for such a file.
+    fn in_doubt(&self) -> impl Iterator<Item = (&DesiredService, &ObservedUnit)> {
+        let wrong: Vec<&HostPath> = self.entry.files.keys().filter(|path| self.is_wrong(path)).collect();
+        self.entry.services.iter().filter_map(move |service| {
+            let seen = self.observed.units.get(&service.unit)?;
+            let mut reads = wrong.iter().filter(|path| service.text.fragment.contains(path.as_str()));
+            let is_current = seen.started_from.as_ref() == Some(&service.digests);
+            let is_in_doubt = reads.any(|path| is_current || self.is_strange(path));
+            let is_unseen = self.held.unknown.contains(&service.unit);
+            (is_unseen && is_in_doubt && self.is_free(&service.unit)).then_some((service, seen))
+        })
+    }
+
+    fn is_wrong(&self, path: &HostPath) -> bool {
+        let wanted = self.entry.files.get(path).map(String::as_bytes);
+        !self.is_of_held(path) && found(self.observed, path) != wanted
+    }
+
+    /// Whether what stands at a delivered file's path was never asked for.
+    fn is_strange(&self, path: &HostPath) -> bool {
+        let digest = found(self.observed, path).map(digest_of_bytes);
+        let formerly = self.entry.formerly.get(path);
+        !digest.is_some_and(|digest| formerly.is_some_and(|digests| digests.contains(&digest)))
+    }
+
+    /// Whether the path is a held service's own environment.
+    fn is_of_held(&self, path: &HostPath) -> bool {
+        self.held.units.keys().any(|unit| HostPath::own_environment(self.name, unit) == *path)
+    }
+
+    fn stops_in_doubt(&self) -> Vec<Step> {
         let stop = |service: &DesiredService| {
             let finding = Finding {
                 object: service.unit.to_string(),
                 subject: "started text".to_owned(),
-                found: "perhaps started from an edited file".to_owned(),
+                found: DOUBT.to_owned(),
                 wanted: service.digests.start.clone(),
                 hand: Hand::Unknown,
             };
             let effect = Effect::Stop { unit: service.unit.clone() };
             Step::new(Class::Restart, effect).of(&service.unit).because(finding)
         };
-        in_doubt.map(stop).collect()
+        self.in_doubt().filter(|(service, seen)| is_stopped(service, seen)).map(|(service, _)| stop(service)).collect()
     }
 
     /// Units whose loaded state is not what stands on disk, or no longer on disk.

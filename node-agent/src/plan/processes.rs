@@ -75,6 +75,9 @@ fn state_finding(unit: &UnitName, seen: &ObservedUnit, hand: Hand) -> Finding {
     }
 }
 
+/// What is found of a process that may have been started from other files than those that are asked for.
+pub(super) const DOUBT: &str = "perhaps started from an edited file";
+
 /// Why the running process is not the one that is asked for, if it is not: it was started from another text, or it sits
 /// in another cgroup. Nothing short of a restart changes either.
 fn out_of_date(service: &DesiredService, seen: &ObservedUnit) -> Option<Finding> {
@@ -89,6 +92,10 @@ fn out_of_date(service: &DesiredService, seen: &ObservedUnit) -> Option<Finding>
     if from.as_ref() != Some(&service.digests.start) {
         let found = from.unwrap_or_else(|| "an unknown text".to_owned());
         return Some(finding("started text", found, service.digests.start.clone(), Hand::Unknown));
+    }
+    if service.doubted.as_ref() == Some(&seen.invocation) {
+        let wanted = service.digests.start.clone();
+        return Some(finding("started text", DOUBT.to_owned(), wanted, Hand::Unknown));
     }
     if !seen.control_group.is_empty() && !sits_in(&service.unit, &service.slice, seen) {
         return Some(finding("cgroup", seen.control_group.clone(), service.slice.to_string(), Hand::Unknown));

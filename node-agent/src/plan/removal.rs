@@ -65,19 +65,19 @@ fn in_reverse_start_order(entry: &Entry<'_>, mut services: Vec<UnitName>) -> Vec
 impl Entry<'_> {
     /// Units of ours, by their files or because they run what we wrote, that should not be there.
     fn unwanted(&self) -> BTreeSet<UnitName> {
-        let by_file = self.observed.files.keys().filter_map(|path| self.owner(path));
+        let wanted: BTreeSet<&UnitName> = self.entry.units().filter(|_| self.entry.is_present()).collect();
+        let by_file = self.observed.files.keys().filter_map(|path| self.owner(path, &wanted));
         let by_process = self.observed.units.iter().filter(|(unit, seen)| {
             let known = self.entry.written.contains(&HostPath::fragment(unit)) || seen.started_from.is_some();
             unit.belongs_to(self.name) && known && runs(seen) && seen.fragment_path.is_empty()
         });
         let found: BTreeSet<UnitName> = by_file.chain(by_process.map(|(unit, _)| unit.clone())).collect();
-        let wanted: BTreeSet<&UnitName> = self.entry.units().filter(|_| self.entry.is_present()).collect();
         found.into_iter().filter(|unit| !wanted.contains(unit)).collect()
     }
 
-    /// The unit whose file of ours this is.
-    fn owner(&self, path: &HostPath) -> Option<UnitName> {
-        let unit = path.unit().filter(|unit| unit.belongs_to(self.name))?;
+    /// The unwanted unit whose file of ours this is.
+    fn owner(&self, path: &HostPath, wanted: &BTreeSet<&UnitName>) -> Option<UnitName> {
+        let unit = path.unit().filter(|unit| unit.belongs_to(self.name) && !wanted.contains(unit))?;
         let ours = [HostPath::fragment(&unit), HostPath::drop_in(&unit), HostPath::enablement(&unit)].contains(path);
         (ours && self.is_ours(path, &unit)).then_some(unit)
     }

@@ -16,7 +16,7 @@ fn desired() -> DesiredHost {
     let name = entry.name.clone();
     let mut desired = render(&entry).expect("the name is free");
     desired.written = desired.paths();
-    DesiredHost { entries: [(name, desired)].into() }
+    DesiredHost { entries: [(name, desired)].into(), ..DesiredHost::default() }
 }
 
 /// One hand on the host.

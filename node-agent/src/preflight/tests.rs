@@ -8,7 +8,8 @@ use crate::render::render;
 
 fn desired() -> DesiredHost {
     let entry = example();
-    DesiredHost { entries: [(entry.name.clone(), render(&entry).expect("the name is free"))].into() }
+    let entries = [(entry.name.clone(), render(&entry).expect("the name is free"))].into();
+    DesiredHost { entries, ..DesiredHost::default() }
 }
 
 /// A host with every program and user and nothing of ours.
