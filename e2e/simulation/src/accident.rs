@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::rc::Rc;
 
 use crate::hand::Hand;
@@ -35,6 +36,7 @@ struct Inner {
     effects: u64,
     host_effects: u64,
     chosen: BTreeMap<u64, Accident>,
+    awaited: Vec<(String, Accident)>,
     struck: u64,
     outage: Option<Outage>,
     last: Option<Accident>,
@@ -57,6 +59,11 @@ impl Fuse {
         self.0.borrow_mut().chosen.insert(effect, accident);
     }
 
+    /// Chooses an accident for the next effect of which this is a part, as the story tells it.
+    pub fn choose_next(&self, part: &str, accident: Accident) {
+        self.0.borrow_mut().awaited.push((part.to_owned(), accident));
+    }
+
     /// Accidents come by chance from now on; `None` ends that.
     pub fn by_chance(&self, outage: Option<Outage>) {
         self.0.borrow_mut().outage = outage;
@@ -66,17 +73,19 @@ impl Fuse {
     pub fn calm(&self) {
         let mut inner = self.0.borrow_mut();
         inner.chosen.clear();
+        inner.awaited.clear();
         inner.outage = None;
     }
 
     /// An effect is about to happen. Says what happens with it.
-    pub fn strike(&self, place: Place) -> Option<Accident> {
+    pub fn strike(&self, place: Place, effect: &dyn Display) -> Option<Accident> {
         let mut inner = self.0.borrow_mut();
         let number = inner.effects;
         inner.effects += 1;
         inner.host_effects += u64::from(place == Place::Host);
         let by_chance = inner.outage.as_mut().and_then(Outage::draw);
-        let accident = inner.chosen.remove(&number).or(by_chance);
+        let awaited = inner.take_awaited(effect);
+        let accident = inner.chosen.remove(&number).or(awaited).or(by_chance);
         if accident.is_some() {
             inner.struck += 1;
             inner.last.clone_from(&accident);
@@ -102,6 +111,17 @@ impl Fuse {
     /// The accident that has just ended somebody's pass.
     pub fn take_last(&self) -> Option<Accident> {
         self.0.borrow_mut().last.take()
+    }
+}
+
+impl Inner {
+    fn take_awaited(&mut self, effect: &dyn Display) -> Option<Accident> {
+        if self.awaited.is_empty() {
+            return None;
+        }
+        let words = effect.to_string();
+        let place = self.awaited.iter().position(|(part, _)| words.contains(part))?;
+        Some(self.awaited.remove(place).1)
     }
 }
 

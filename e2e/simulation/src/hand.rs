@@ -67,6 +67,22 @@ pub enum Hand {
 }
 
 impl Hand {
+    /// Whether anything tells the agent of it. Programs, users, room on the disk and the affinity of threads change in
+    /// silence.
+    pub fn is_heard(&self) -> bool {
+        !matches!(
+            self,
+            Self::RemoveProgram(_)
+                | Self::RepairProgram(_)
+                | Self::BreakProgram(_)
+                | Self::RemoveUser(_)
+                | Self::AddUser(_)
+                | Self::FillDisk
+                | Self::FreeDisk
+                | Self::Stick(_, _)
+        )
+    }
+
     /// Lets the hand act. What is impossible now does nothing.
     pub fn act(&self, host: &mut SimulatedHost) {
         let control = |property: Property, value: &Value| Properties::from([(property, value.clone())]);

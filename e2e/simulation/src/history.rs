@@ -46,6 +46,8 @@ pub enum Step {
     Reboot(String),
     /// A host loses power and comes back.
     LosePower(String),
+    /// The next effect of which this is a part, as the story tells it, meets an accident.
+    Accident(&'static str, Accident),
     /// The watch of an agent goes back in time.
     GoBack(String),
     /// The watches of the operator go back in time.
@@ -159,6 +161,7 @@ impl History {
             Step::KillOperator => world.kill_operator(),
             Step::Reboot(host) => world.reboot(host),
             Step::LosePower(host) => world.lose_power(host),
+            Step::Accident(part, accident) => world.fuse.choose_next(part, accident.clone()),
             Step::GoBack(host) => self.go_back(Some(host)),
             Step::OperatorGoesBack => self.go_back(None),
             Step::Round => self.round(),
@@ -216,6 +219,7 @@ impl History {
             store.is_away = false;
             store.definitions_leave = false;
         });
+        let mut judged = None;
         for round in 0..ROUNDS {
             let span = if round < SHORT_ROUNDS { 5 } else { 60 };
             self.world.wait(Duration::from_secs(span));
@@ -226,8 +230,13 @@ impl History {
                 return;
             }
             let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(90));
-            if is_quiet && self.everybody_lives() && self.wrong().is_empty() {
-                return self.rest();
+            // Nothing has changed since something was found wrong.
+            let pulse = self.world.pulse();
+            if is_quiet && self.everybody_lives() && judged != Some(pulse) {
+                if self.wrong().is_empty() {
+                    return self.rest();
+                }
+                judged = Some(pulse);
             }
         }
         let wrong = self.wrong();

@@ -13,6 +13,7 @@ pub mod scenario;
 pub mod search;
 pub mod story;
 pub mod truth;
+mod wake;
 pub mod wish;
 pub mod witness;
 pub mod world;

@@ -4,6 +4,7 @@
 use lamina_crds::{CpuSet, UnitName};
 use lamina_node_agent::property::{Property, Value};
 
+use crate::accident::Accident;
 use crate::api::Kind as ObjectKind;
 use crate::hand::Hand;
 use crate::history::Step;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
     let mut scenarios = users();
     scenarios.extend(hands());
     scenarios.extend(worlds());
+    scenarios.extend(troubles());
     scenarios
 }
 
@@ -307,6 +309,45 @@ fn worlds() -> Vec<Scenario> {
                 Step::GoBack(host()),
                 Step::Round,
             ]),
+        ),
+    ]
+}
+
+/// What once went wrong.
+fn troubles() -> Vec<Scenario> {
+    let host = || HOST.to_owned();
+    let router = unit("app-router.service");
+    let api = unit("app-api.service");
+    let waiting = || {
+        let mut wish = Wish::app();
+        service(&mut wish, "api").waits = true;
+        wish
+    };
+    vec![
+        scenario(
+            "what is to be let go is let go even if that cannot be stored",
+            vec![
+                Step::Apply("app", Wish::app()),
+                Step::Settle,
+                Step::Hand(host(), Hand::Stray(router)),
+                Step::Accident("restart app-router.service", Accident::FailureBefore),
+                Step::Accident("rename to /var/lib/lamina/accepted", Accident::FailureAfter),
+                Step::Delete("app"),
+                Step::Settle,
+            ],
+        ),
+        scenario(
+            "a process that read an edited file is not forgotten while its restart waits",
+            vec![
+                Step::Apply("app", waiting()),
+                Step::Settle,
+                Step::Hand(host(), Hand::EditFile("/etc/lamina/files/app/app.env".to_owned())),
+                Step::Hand(host(), Hand::Restart(api)),
+                Step::Settle,
+                Step::KillAgent(host()),
+                Step::Apply("app", Wish::app()),
+                Step::Settle,
+            ],
         ),
     ]
 }

@@ -32,7 +32,7 @@ pub struct Failed {
 }
 
 /// Every way in which somebody may be hit at an effect.
-const ACCIDENTS: [Accident; 5] = [
+pub const ACCIDENTS: [Accident; 5] = [
     Accident::DeathBefore,
     Accident::DeathAfter,
     Accident::PowerLossAfter,
@@ -140,7 +140,7 @@ pub fn undisturbed(scenario: &Scenario, version: u32) -> Draw {
     Draw { setting, steps: scenario.steps.clone() }
 }
 
-/// The same history with these accidents.
+/// The same history with these accidents; without any, the history itself.
 pub fn with(base: &Draw, accidents: &[(u64, Accident)]) -> Draw {
     let mut draw = base.clone();
     draw.setting.accidents = accidents.to_vec();

@@ -11,7 +11,7 @@ use lamina_node_agent::property::{Properties, Property, Value};
 
 use crate::host::SimulatedHost;
 use crate::host::disk::Entry;
-use crate::host::loaded::{LoadState, Loaded, Program, load};
+use crate::host::loaded::{LoadState, Loaded, Program};
 use crate::host::systemd::{Activity, Process, is_enabled, slice_path, with_defaults};
 
 /// Everything in which the host disagrees with a Present entry.
@@ -116,8 +116,8 @@ fn service_disagreements(host: &SimulatedHost, entry: &TopologyEntry, service: &
         found.push(format!("{unit} does not start at boot"));
     }
     let in_memory = host.systemd.units.get(unit).map(|unit| &unit.loaded);
-    let on_disk = load(&host.disk, unit);
-    for (place, loaded) in in_memory.map(|loaded| ("as loaded", loaded)).into_iter().chain([("on disk", &on_disk)]) {
+    let on_disk = host.disk.unit(unit);
+    for (place, loaded) in in_memory.map(|loaded| ("as loaded", loaded)).into_iter().chain([("on disk", &*on_disk)]) {
         found.extend(text_disagreement(host, entry, service, loaded).map(|what| format!("{unit} {place}: {what}")));
     }
     match host.systemd.units.get(unit).and_then(|unit| unit.process.as_ref()) {
@@ -142,13 +142,13 @@ fn outside(host: &SimulatedHost, entry: &TopologyEntry, service: &ServiceEntry, 
 
 /// Values of a unit that differ from what is asked: on disk, as loaded, in the kernel.
 fn values(host: &SimulatedHost, unit: &UnitName, asked: &Properties) -> Vec<String> {
-    let on_disk = load(&host.disk, unit);
+    let on_disk = host.disk.unit(unit);
     let mut found = Vec::new();
     if on_disk.state != LoadState::Loaded {
         found.push(format!("{unit} on disk is {}", on_disk.state.word()));
     }
     let in_memory = host.systemd.units.get(unit).map(|unit| &unit.loaded);
-    let layers = [("on disk", Some(&on_disk)), ("as loaded", in_memory)];
+    let layers = [("on disk", Some(&*on_disk)), ("as loaded", in_memory)];
     for (place, loaded) in layers {
         let present = loaded.map(|loaded| with_defaults(unit.kind(), &loaded.properties)).unwrap_or_default();
         found.extend(differing(unit, place, asked, &present, |_, value| value.clone()));

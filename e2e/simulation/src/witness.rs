@@ -8,9 +8,9 @@ use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::rules::entry_faults;
 use lamina_crds::{CpuSet, TopologyEntry, TopologyName, UnitKind, UnitName};
-use lamina_node_agent::accept::{Recalled, copies, recall};
+use lamina_node_agent::accept::{Accepted, Recalled, copies, recall};
 use lamina_node_agent::cluster::RawHostState;
-use lamina_node_agent::host_path::{DROP_IN, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
+use lamina_node_agent::host_path::{DROP_IN, HostPath, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
 use lamina_node_agent::property::Property;
 
 use crate::host::SimulatedHost;
@@ -66,12 +66,13 @@ pub struct Before {
 }
 
 impl Witness {
-    /// The agent is about to be shown this object. Older generations of the same object say nothing new.
+    /// Whether an object says anything new: older generations of the same one do not.
+    pub fn is_news(&self, uid: &str, generation: i64) -> bool {
+        !self.seen.as_ref().is_some_and(|(known, newest)| known == uid && *newest >= generation)
+    }
+
+    /// The agent is about to be shown this object, which is news.
     pub fn instruct(&mut self, object: &RawHostState) {
-        let is_old = |(uid, generation): &(String, i64)| *uid == object.uid && *generation >= object.generation;
-        if self.seen.as_ref().is_some_and(is_old) {
-            return;
-        }
         self.seen = Some((object.uid.clone(), object.generation));
         let entries = object.entries.iter().filter_map(|value| decode::<TopologyEntry>(value).ok());
         for entry in entries.filter(|entry| entry_faults(entry).is_empty()) {
@@ -236,15 +237,8 @@ impl Witness {
 
     /// The same witness, had the agent been told only what it has stored on its disk.
     fn with_what_is_stored(&self, host: &SimulatedHost) -> Option<Self> {
-        let contents: Vec<Option<Vec<u8>>> =
-            copies().iter().map(|path| host.disk.read(path.as_str()).map(|content| content.to_vec())).collect();
-        match recall(&contents) {
-            Recalled::Accepted(accepted) => {
-                let wanted = accepted.entries.into_iter().map(|(name, kept)| (name, kept.entry)).collect();
-                Some(Self { wanted, ..self.clone() })
-            }
-            Recalled::Nothing | Recalled::Newer { .. } => None,
-        }
+        let wanted = stored(host)?.entries.into_iter().map(|(name, kept)| (name, kept.entry)).collect();
+        Some(Self { wanted, ..self.clone() })
     }
 
     /// Why a running process may be ended.
@@ -269,10 +263,20 @@ impl Witness {
                 Ok("it may have been started from an edited file".to_owned())
             }
             (EntryState::Present, "restart") => process_disagreement(host, entry, service, process)
+                .or_else(|| self.is_doubted(host, unit).then(|| "the agent has stored a doubt of it".to_owned()))
                 .or_else(|| self.was_started_in_between(host, unit, process))
                 .ok_or_else(|| "it already runs what is asked".to_owned()),
             (state, _) => Err(format!("its entry is {state:?}")),
         }
+    }
+
+    /// Whether the agent has stored that it cannot tell which files the running process has read, and rightly so.
+    fn is_doubted(&self, host: &SimulatedHost, unit: &UnitName) -> bool {
+        let invocation = host.systemd.units.get(unit).map(|unit| &unit.invocation);
+        self.is_file_in_doubt
+            && stored(host).is_some_and(|accepted| {
+                accepted.entries.values().any(|kept| kept.doubted.get(unit) == invocation && invocation.is_some())
+            })
     }
 
     /// A process that was started while its files were being changed may run what is asked and still carry the marks of
@@ -287,6 +291,15 @@ impl Witness {
         let marks = host.systemd.units.get(unit).and_then(|unit| unit.loaded.digests.as_ref());
         let differ = marks.map(|marks| &marks.start) != process.started_from.as_ref().map(|marks| &marks.start);
         (has_changed && differ).then(|| "it was started while it changed".to_owned())
+    }
+}
+
+/// What the agent has stored on its disk.
+fn stored(host: &SimulatedHost) -> Option<Accepted> {
+    let content = |path: &HostPath| host.disk.read(path.as_str()).map(|content| content.to_vec());
+    match recall(&copies().iter().map(content).collect::<Vec<_>>()) {
+        Recalled::Accepted(accepted) => Some(*accepted),
+        Recalled::Nothing | Recalled::Newer { .. } => None,
     }
 }
 

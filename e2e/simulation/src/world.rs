@@ -26,6 +26,7 @@ use crate::host::{Kind, SimulatedHost};
 use crate::random::Random;
 use crate::story::Story;
 use crate::truth::disagreements;
+use crate::wake::Look;
 use crate::wish::Wish;
 
 /// Everything there is in one history.
@@ -56,6 +57,7 @@ pub struct World {
 /// The operator's process.
 pub struct Operator {
     memory: memory::Memory,
+    look: Option<Look<[u64; 4]>>,
     /// Its connection.
     pub client: OperatorClient,
 }
@@ -66,19 +68,29 @@ pub struct Site {
     pub host: SimulatedHost,
     /// The agent's process, if it lives.
     pub agent: Option<Agent>,
-    /// When the agent wants to look again even if nothing happens.
-    pub due: Option<Timestamp>,
 }
 
 /// An agent's process.
 pub struct Agent {
     memory: Memory,
+    look: Option<Look<(u64, Option<String>)>>,
     /// Its connection.
     pub client: AgentClient,
 }
 
+impl Agent {
+    fn new(api: &ApiServer, host: &str, fuse: &Fuse) -> Self {
+        let memory = Memory::default();
+        Self { memory, look: None, client: AgentClient::new(api, host, fuse) }
+    }
+}
+
 /// After so long the kernel has written everything out.
 const WRITE_BACK: Duration = Duration::from_secs(60);
+
+/// How long after a write that came too late, or was refused, the operator looks again.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// The label that selects hosts in every history.
 pub const ROLE: &str = "role";
@@ -94,7 +106,7 @@ impl World {
         for (index, kind) in kinds.iter().enumerate() {
             let name = format!("host-{index}");
             let host = SimulatedHost::new(&name, kind, fuse.clone(), story.clone());
-            hosts.insert(name.clone(), Site { host, agent: None, due: None });
+            hosts.insert(name.clone(), Site { host, agent: None });
         }
         let mut world = Self {
             now,
@@ -151,7 +163,7 @@ impl World {
         self.now += span;
         self.story.at(self.now);
         self.api.with(|store| store.now = self.now);
-        for Site { host, agent, due: _ } in self.hosts.values_mut() {
+        for Site { host, agent } in self.hosts.values_mut() {
             host.tick();
             if span >= WRITE_BACK {
                 host.disk.write_back();
@@ -171,12 +183,15 @@ impl World {
     pub fn revive_some(&mut self, random: &mut Random) {
         let (api, now, fuse) = (self.api.clone(), self.now, self.fuse.clone());
         if self.operator.is_none() && random.chance(60) {
-            self.operator =
-                Some(Operator { memory: memory::Memory::default(), client: OperatorClient::new(&api, now) });
+            self.operator = Some(Operator {
+                memory: memory::Memory::default(),
+                look: None,
+                client: OperatorClient::new(&api, now),
+            });
         }
-        for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
+        for (name, Site { host: _, agent }) in &mut self.hosts {
             if agent.is_none() && random.chance(60) {
-                *agent = Some(Agent { memory: Memory::default(), client: AgentClient::new(&api, name, &fuse) });
+                *agent = Some(Agent::new(&api, name, &fuse));
             }
         }
         api.with(|store| {
@@ -192,14 +207,12 @@ impl World {
         let (api, now, fuse) = (self.api.clone(), self.now, self.fuse.clone());
         let operator = self.operator.get_or_insert_with(|| Operator {
             memory: memory::Memory::default(),
+            look: None,
             client: OperatorClient::new(&api, now),
         });
         api.with(|store| operator.client.view.catch_up(store));
-        for (name, Site { host: _, agent, due: _ }) in &mut self.hosts {
-            let agent = agent.get_or_insert_with(|| Agent {
-                memory: Memory::default(),
-                client: AgentClient::new(&api, name, &fuse),
-            });
+        for (name, Site { host: _, agent }) in &mut self.hosts {
+            let agent = agent.get_or_insert_with(|| Agent::new(&api, name, &fuse));
             api.with(|store| agent.client.view.catch_up(store));
         }
     }
@@ -219,13 +232,20 @@ impl World {
             self.operator = Some(operator);
             return;
         }
+        let heard = operator.client.heard();
+        if operator.look.as_ref().is_some_and(|look| !look.is_over(&heard, self.now)) {
+            self.operator = Some(operator);
+            return;
+        }
         let is_current = self.api.with(|store| operator.client.view.is_current(store));
         let finished = run(controller::pass(&mut operator.memory, &mut operator.client, self.now));
         let claims = std::mem::take(&mut operator.client.claims);
         for (topology, status) in claims.into_iter().filter(|_| is_current) {
             self.judge_topology(&topology, &status);
         }
-        if finished.is_some() {
+        if let Some(result) = finished {
+            let due = result.map_or(Some(self.now), |summary| next_pass(&summary, self.now));
+            operator.look = Some(Look { at: self.now, heard, due });
             self.operator = Some(operator);
         } else {
             self.deaths += 1;
@@ -237,14 +257,20 @@ impl World {
     pub fn agent_pass(&mut self, name: &str) {
         let Some(site) = self.hosts.get_mut(name) else { return };
         let Some(mut agent) = site.agent.take() else { return };
+        let heard = (site.host.stirs, agent.client.heard());
+        if agent.look.as_ref().is_some_and(|look| !look.is_over(&heard, self.now)) {
+            site.agent = Some(agent);
+            return;
+        }
         if let Some(object) = self.api.with(|store| {
             let version = agent.client.view.of(ObjectKind::HostState)?;
-            store.get_at(ObjectKind::HostState, name, version).map(|object| raw(object))
+            let object = store.get_at(ObjectKind::HostState, name, version)?;
+            site.host.witness.is_news(&object.uid, object.generation).then(|| raw(object))
         }) {
             site.host.witness.instruct(&object);
         }
         let settings = agent::Settings { host: name.to_owned(), version: "0.1.0".to_owned(), form: AgentForm::Pod };
-        let Agent { memory, client } = &mut agent;
+        let Agent { memory, client, look: _ } = &mut agent;
         let outcome = run(agent::pass(memory, &mut site.host, client, &settings, self.now));
         self.failures.append(&mut site.host.witness.violations);
         let claim = client.claim.take();
@@ -258,7 +284,8 @@ impl World {
                 for problem in &outcome.problems {
                     self.story.tell(name, || format!("problem: {problem}"));
                 }
-                site.due = outcome.again_after.map(|span| self.now + span);
+                let due = outcome.again_after.map(|span| self.now + span);
+                agent.look = Some(Look { at: self.now, heard, due });
                 site.agent = Some(agent);
             }
             None => {
@@ -273,7 +300,13 @@ impl World {
 
     /// Whether some agent means to do something within a span even if nothing happens.
     pub fn is_due_within(&self, span: Duration) -> bool {
-        self.hosts.values().any(|site| site.due.is_some_and(|due| due <= self.now + span))
+        let looks = self.hosts.values().filter_map(|site| site.agent.as_ref()?.look.as_ref());
+        looks.filter_map(|look| look.due).any(|due| due <= self.now + span)
+    }
+
+    /// Differs whenever anything may have happened.
+    pub fn pulse(&self) -> (u64, u64) {
+        (self.fuse.effects(), self.hosts.values().map(|site| site.host.stirs).sum())
     }
 
     /// A foreign hand acts on a host.
@@ -282,6 +315,7 @@ impl World {
         if let Some(site) = self.hosts.get_mut(name) {
             self.story.tell(name, || format!("a hand: {hand:?}"));
             hand.act(&mut site.host);
+            site.host.stirs += u64::from(hand.is_heard());
         }
     }
 
@@ -375,6 +409,13 @@ impl World {
         }
         found
     }
+}
+
+/// When the operator looks again even if it hears nothing.
+fn next_pass(summary: &controller::PassSummary, now: Timestamp) -> Option<Timestamp> {
+    let conflict = (summary.conflicts > 0).then(|| now + AFTER_CONFLICT);
+    let refusal = (summary.refusals > 0).then(|| now + AFTER_REFUSAL);
+    [summary.wake_at, conflict, refusal].into_iter().flatten().min()
 }
 
 /// Runs a pass to its end, or to its author's death: simulated effects never wait, only the dead do.

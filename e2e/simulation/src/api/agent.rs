@@ -1,5 +1,7 @@
 //! The API server as one agent sees it: behind the agent's own seam.
 
+use std::cell::RefCell;
+
 use jiff::Timestamp;
 use lamina_crds::HostStateStatus;
 use lamina_crds::decode::decode;
@@ -21,6 +23,8 @@ pub struct AgentClient {
     /// The status it last wrote, and how many effects on hosts there had been by then.
     pub claim: Option<(HostStateStatus, u64)>,
     effects_on_hosts: crate::accident::Fuse,
+    /// What it last saw, by version: reading it again would take long.
+    shown: RefCell<Option<(String, RawHostState)>>,
 }
 
 impl AgentClient {
@@ -33,7 +37,17 @@ impl AgentClient {
             view: View::default(),
             claim: None,
             effects_on_hosts: fuse.clone(),
+            shown: RefCell::default(),
         }
+    }
+
+    /// What there is to be heard: the version of its object that its watch has shown.
+    pub fn heard(&self) -> Option<String> {
+        let version = self.view.of(Kind::HostState)?;
+        self.api.with(|store| {
+            let object = store.get_at(Kind::HostState, &self.host, version)?;
+            Some(object.resource_version.clone())
+        })
     }
 
     fn error(&self, attempt: &'static str, error: &WriteError) -> ClusterError {
@@ -46,7 +60,19 @@ impl Cluster for AgentClient {
         let Some(version) = self.view.of(Kind::HostState) else { return Seen::NotYet };
         self.api.with(|store| match store.get_at(Kind::HostState, &self.host, version) {
             None => Seen::Nothing,
-            Some(object) => Seen::Object(Box::new(raw(object))),
+            Some(object) => {
+                let mut shown = self.shown.borrow_mut();
+                match &*shown {
+                    Some((version, known)) if *version == object.resource_version => {
+                        Seen::Object(Box::new(known.clone()))
+                    }
+                    Some(_) | None => {
+                        let read = raw(object);
+                        *shown = Some((object.resource_version.clone(), read.clone()));
+                        Seen::Object(Box::new(read))
+                    }
+                }
+            }
         })
     }
 

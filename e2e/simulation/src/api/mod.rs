@@ -46,6 +46,8 @@ type Version = (u64, Option<Arc<RawObject>>);
 pub struct Store {
     /// Counts every change.
     pub version: u64,
+    /// The versions at which something of a kind changed, oldest first.
+    changes: BTreeMap<Kind, Vec<u64>>,
     /// All versions of all objects, oldest first.
     history: BTreeMap<(Kind, String), Vec<Version>>,
     /// Which entries of a HostState the operator applied, by host.
@@ -95,6 +97,7 @@ impl ApiServer {
     pub fn new(fuse: Fuse, story: Story, now: Timestamp) -> Self {
         Self(Rc::new(RefCell::new(Store {
             version: 1,
+            changes: BTreeMap::new(),
             history: BTreeMap::new(),
             applied: BTreeMap::new(),
             is_away: false,
@@ -122,7 +125,7 @@ impl ApiServer {
     ) -> Result<T, WriteError> {
         let accident = self.with(|store| {
             store.writes += 1;
-            store.fuse.strike(Place::ApiServer)
+            store.fuse.strike(Place::ApiServer, &words)
         });
         match &accident {
             Some(Accident::DeathBefore | Accident::PowerLossBefore) => {
@@ -177,6 +180,12 @@ impl Store {
         let versions = self.history.get(&(Kind::HostState, host.to_owned()))?;
         let objects = versions.iter().rev().filter_map(|(_, object)| object.as_ref());
         objects.filter(|object| object.uid == *uid).find(|object| object.generation <= generation)
+    }
+
+    /// The last version not above this one at which something of a kind changed.
+    pub fn last_change(&self, kind: Kind, version: u64) -> u64 {
+        let changes = self.changes.get(&kind).map(Vec::as_slice).unwrap_or_default();
+        changes[..changes.partition_point(|change| *change <= version)].last().copied().unwrap_or(0)
     }
 
     /// All objects of a kind as they are now.
@@ -281,7 +290,7 @@ impl Store {
     }
 
     fn keep(&mut self, kind: Kind, mut object: RawObject) -> Arc<RawObject> {
-        self.version += 1;
+        self.count(kind);
         object.resource_version = self.version.to_string();
         let key = (kind, object.name.clone());
         let object = Arc::new(object);
@@ -289,8 +298,13 @@ impl Store {
         object
     }
 
-    fn forget(&mut self, kind: Kind, name: &str) {
+    fn count(&mut self, kind: Kind) {
         self.version += 1;
+        self.changes.entry(kind).or_default().push(self.version);
+    }
+
+    fn forget(&mut self, kind: Kind, name: &str) {
+        self.count(kind);
         self.history.entry((kind, name.to_owned())).or_default().push((self.version, None));
         if kind == Kind::HostState {
             self.applied.remove(name);

@@ -8,8 +8,9 @@ use lamina_crds::SliceTopologyStatus;
 use lamina_crds::host_state::{ORIGIN_LABEL, ORIGIN_NODE};
 use lamina_operator::changes::{Change, Target};
 use lamina_operator::cluster::{Cluster, ClusterError, TopologyEvent};
+use lamina_operator::liveness::SILENCE;
 use lamina_operator::snapshot::{LeaseTrace, RawObject, Snapshot};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::admission::{Author, Part};
 use super::{ApiServer, Kind, Precondition, View, WriteError, object};
@@ -22,6 +23,8 @@ pub struct OperatorClient {
     pub view: View,
     /// The status it last wrote of each topology.
     pub claims: BTreeMap<String, SliceTopologyStatus>,
+    /// Counts the agents that were heard of again.
+    pub returns: u64,
     traces: BTreeMap<String, (String, LeaseTrace)>,
     watching_since: Timestamp,
 }
@@ -33,6 +36,7 @@ impl OperatorClient {
             api: api.clone(),
             view: View::default(),
             claims: BTreeMap::new(),
+            returns: 0,
             traces: BTreeMap::new(),
             watching_since: now,
         }
@@ -41,7 +45,7 @@ impl OperatorClient {
     /// Takes note of which leases changed, by the client's own clock.
     pub fn watch_leases(&mut self, now: Timestamp) {
         let Some(version) = self.view.of(Kind::Lease) else { return };
-        let Self { api, traces, .. } = self;
+        let Self { api, traces, returns, .. } = self;
         api.with(|store| {
             for (host, lease) in store.list_at(Kind::Lease, version) {
                 match traces.get_mut(host) {
@@ -51,12 +55,20 @@ impl OperatorClient {
                     }
                     Some((known, trace)) if *known != lease.resource_version => {
                         known.clone_from(&lease.resource_version);
+                        let was_in_doubt = trace.last_change_seen.is_none_or(|last| now >= last + SILENCE);
+                        *returns += u64::from(was_in_doubt);
                         trace.last_change_seen = Some(now);
                     }
                     Some(_) => {}
                 }
             }
         });
+    }
+
+    /// What there is to be heard: the newest change of each kind that its watches have shown, and who is back.
+    pub fn heard(&self) -> [u64; 4] {
+        let of = |kind| self.api.with(|store| store.last_change(kind, self.view.of(kind).unwrap_or(0)));
+        [of(Kind::SliceTopology), of(Kind::HostState), of(Kind::Node), self.returns]
     }
 
     fn objects(&self, kind: Kind) -> BTreeMap<String, Arc<RawObject>> {
@@ -104,7 +116,9 @@ impl Cluster for OperatorClient {
         let attempt = format!("patch status of SliceTopology {}: {}", topology.name, ready.unwrap_or_default());
         let written = self.api.request(&Author::Operator, &attempt, |store| {
             let place = (Kind::SliceTopology, topology.name.as_str(), Part::Status);
-            store.change(&Author::Operator, place, &Precondition::of(topology), |object| {
+            // A server-side apply of a custom resource's status compares the version and overlooks the uid.
+            let precondition = Precondition { uid: None, ..Precondition::of(topology) };
+            store.change(&Author::Operator, place, &precondition, |object| {
                 object.status = json!(status);
             })
         });
@@ -135,7 +149,11 @@ fn perform(store: &mut super::Store, change: &Change) -> Result<Option<RawObject
             }
         }
         Change::ApplyHostSpec { target, spec } => {
-            let entries = spec.topologies.iter().map(|entry| json!(entry)).collect();
+            let entries: Vec<Value> = spec.topologies.iter().map(|entry| json!(entry)).collect();
+            if entries.is_empty() {
+                // What is left of the spec is null, and the schema wants an object.
+                return Err(WriteError::Refused("spec: must be of type object: \"null\"".to_owned()));
+            }
             store.apply_entries(author, &target.name, &Precondition::of(target), entries).map(kept)
         }
         Change::EmptyHostSpec { target } => {

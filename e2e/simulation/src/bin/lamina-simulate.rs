@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use lamina_simulation::accident::Accident;
 use lamina_simulation::chance::draw;
 use lamina_simulation::history::happen;
 use lamina_simulation::random::Random;
 use lamina_simulation::scenario::{Scenario, all};
-use lamina_simulation::search::{Tally, shortened};
+use lamina_simulation::search::{ACCIDENTS, Tally, shortened, undisturbed, with};
 
 /// The whole of Lamina under every accident, in simulated time.
 #[derive(Debug, Parser)]
@@ -41,6 +42,17 @@ struct Arguments {
     /// Tell the scenario as it is, on the systemd of this version, as a story.
     #[arg(long)]
     tell: Option<u32>,
+    /// With --tell: an accident at the effect of this number, such as `204=PowerLossAfter`. May be given twice.
+    #[arg(long, value_name = "EFFECT=KIND", value_parser = accident)]
+    accident: Vec<(u64, Accident)>,
+}
+
+/// Reads an accident as the name of a failed history gives it.
+fn accident(text: &str) -> Result<(u64, Accident), String> {
+    let (at, kind) = text.split_once('=').ok_or("give the number of an effect, `=` and an accident")?;
+    let known = ACCIDENTS.iter().find(|known| format!("{known:?}") == kind);
+    let at = at.parse().map_err(|error| format!("{at}: {error}"))?;
+    Ok((at, known.ok_or_else(|| format!("{kind}: give one of {ACCIDENTS:?}"))?.clone()))
 }
 
 fn main() -> ExitCode {
@@ -55,7 +67,7 @@ fn main() -> ExitCode {
         return tell(draw(seed));
     }
     if let (Some(version), Some(scenario)) = (arguments.tell, scenarios.first()) {
-        return tell(lamina_simulation::search::undisturbed(scenario, version));
+        return tell(with(&undisturbed(scenario, version), &arguments.accident));
     }
     let mut tally = Tally::default();
     let began = Instant::now();

@@ -1,8 +1,12 @@
 //! The first layer of a host: files as everybody sees them, and the part of them that survives a loss of power.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use lamina_crds::UnitName;
+
+use super::loaded::{Loaded, load};
 use crate::random::Random;
 
 /// A disk with everything on it. Paths are absolute, without `.` or `..`; links are never followed.
@@ -18,9 +22,14 @@ pub struct Disk {
     clock: u64,
     /// Counts every change, so that what was read from the disk need not be read again.
     pub revision: u64,
+    /// Units as read since the last change.
+    read_units: RefCell<ReadUnits>,
     /// Whether writes fail for lack of space.
     pub is_full: bool,
 }
+
+/// Units as they were read at a revision of the disk.
+type ReadUnits = (u64, BTreeMap<UnitName, Rc<Loaded>>);
 
 /// What stands at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +62,15 @@ struct File {
 const VOLATILE: &str = "/run/";
 
 impl Disk {
+    /// The unit as it is read from its files: once for each state of the disk.
+    pub fn unit(&self, unit: &UnitName) -> Rc<Loaded> {
+        let mut units = self.read_units.borrow_mut();
+        if units.0 != self.revision {
+            *units = (self.revision, BTreeMap::new());
+        }
+        Rc::clone(units.1.entry(unit.clone()).or_insert_with(|| Rc::new(load(self, unit))))
+    }
+
     /// What stands at the path.
     pub fn entry(&self, path: &str) -> Option<&Entry> {
         self.names.get(path)

@@ -2,6 +2,7 @@
 //! counts as an effect, at which an accident may happen; every one is seen by a witness.
 
 pub mod disk;
+mod jobs;
 pub mod kernel;
 pub mod loaded;
 mod look;
@@ -49,6 +50,8 @@ pub struct SimulatedHost {
     pub fuse: Fuse,
     /// Where to tell what happens.
     pub story: Story,
+    /// Counts what an agent would hear of: whatever systemd, inotify and the kernel tell.
+    pub stirs: u64,
     boots: u32,
 }
 
@@ -84,6 +87,7 @@ impl SimulatedHost {
             witness: Witness::default(),
             fuse,
             story,
+            stirs: 0,
             boots: 1,
         }
     }
@@ -118,7 +122,10 @@ impl SimulatedHost {
 
     /// A few seconds pass: what systemd starts again by itself is started again.
     pub fn tick(&mut self) {
-        self.with_systemd(|systemd, grounds| systemd.tick(grounds));
+        if self.systemd.waits_to_restart() {
+            self.stirs += 1;
+            self.with_systemd(|systemd, grounds| systemd.tick(grounds));
+        }
     }
 
     /// A foreign hand writes into a cgroup's file.
@@ -137,7 +144,8 @@ impl SimulatedHost {
         failure: impl FnOnce(&str) -> HostError,
         act: impl FnOnce(&mut Self) -> Result<T, HostError>,
     ) -> Result<T, HostError> {
-        let accident = self.fuse.strike(Place::Host);
+        let accident = self.fuse.strike(Place::Host, &touch);
+        self.stirs += 1;
         let name = self.name.clone();
         match &accident {
             Some(Accident::DeathBefore | Accident::PowerLossBefore) => {
