@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use lamina_crds::Bytes;
+use lamina_crds::hardware::Package;
 
 use super::*;
 
@@ -98,6 +99,7 @@ fn two_threads_of_one_core_are_named_once() {
 fn a_core_whose_other_thread_is_offline_is_a_core_of_one() {
     let machine = Machine::new("0-2")
         .file("sys/devices/system/cpu/present", "0-3")
+        .file("sys/devices/system/cpu/cpu3/online", "0")
         .cpu(0, "0", "0,2", Some("0-3"))
         .cpu(1, "0", "1,3", Some("0-3"))
         .cpu(2, "0", "0,2", Some("0-3"));
@@ -131,6 +133,66 @@ fn nodes_may_lack_memory_or_cpus() {
     let hardware = machine.read();
     assert_eq!(hardware.memory_nodes().to_string(), "0,2");
     assert!(hardware.numa_nodes[2].cpus.is_empty());
+}
+
+#[test]
+fn a_cpu_without_a_directory_is_not_there() {
+    let machine = Machine::new("0-3").file("sys/devices/system/cpu/present", "0-7");
+    let hardware = machine.cpu(0, "0", "0", None).cpu(1, "0", "1", None).read();
+    assert_eq!((hardware.cpus.online.to_string(), hardware.cpus.offline.len()), ("0-1".to_owned(), 0));
+}
+
+#[test]
+fn a_node_of_emulated_ones_has_the_cpus_that_say_so_themselves() {
+    let machine = Machine::new("0-1")
+        .file("sys/devices/system/node/online", "0-1")
+        .cpu(0, "0", "0", None)
+        .cpu(1, "0", "1", None)
+        .file("sys/devices/system/cpu/cpu1/node1/cpulist", "0-1")
+        .node(0, "0-1", 1024, "10 10")
+        .node(1, "0-1", 1024, "10 10");
+    let nodes = machine.read().numa_nodes;
+    assert_eq!((nodes[0].cpus.to_string(), nodes[1].cpus.to_string()), ("0".to_owned(), "1".to_owned()));
+}
+
+#[test]
+fn the_running_kubelet_and_its_state_win_over_its_configuration() {
+    let machine = Machine::new("0-7")
+        .file("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "812")
+        .file("proc/812/cmdline", "/usr/bin/kubelet\0--config=/etc/kubernetes/kubelet.yaml\0--reserved-cpus\01-2")
+        .file("etc/kubernetes/kubelet.yaml", "cpuManagerPolicy: none\nreservedSystemCPUs: 0-7\ncgroupDriver: systemd")
+        .file("var/lib/kubelet/cpu_manager_state", r#"{"policyName":"static","defaultCpuSet":"0-7","checksum":7}"#);
+    let kubelet = machine.read().kubelet.expect("a kubelet");
+    assert_eq!((kubelet.cpu_manager_policy.as_str(), kubelet.cgroup_driver.as_str()), ("static", "systemd"));
+    assert_eq!(kubelet.reserved_cpus.to_string(), "1-2");
+}
+
+#[test]
+fn a_kubelet_that_says_nothing_has_its_own_defaults_and_no_kubelet_is_none() {
+    let quiet = Machine::new("0").file("var/lib/kubelet/config.yaml", "kind: KubeletConfiguration").read().kubelet;
+    let quiet = quiet.expect("a kubelet");
+    assert_eq!((quiet.cpu_manager_policy.as_str(), quiet.cgroup_driver.as_str()), ("none", "cgroupfs"));
+    assert_eq!(Machine::new("0").read().kubelet, None);
+}
+
+#[test]
+fn what_a_pod_sees_is_put_together_from_its_own_files_and_the_hosts() {
+    let pod = Machine::new("0-7").file("sys/fs/cgroup/cpuset.cpus.effective", "0");
+    let host = Machine::new("0-1").file("sys/fs/cgroup/cpuset.cpus.effective", "0-5").file("etc/machine-id", "abc");
+    let hardware = read_apart(pod.0.path(), host.0.path(), "252").expect("a machine");
+    assert_eq!((hardware.cpus.online.to_string(), hardware.cpus.offline.to_string()), ("0-5".into(), "6-7".into()));
+    assert_eq!(hardware.machine_id, "abc");
+}
+
+#[test]
+fn a_path_is_a_tree_or_an_export() {
+    let machine = Machine::new("0-3")
+        .file("export.xml", r#"<topology version="2.0"><object type="PU" os_index="5"/></topology>"#);
+    let online = |path: &Path| read_path(path, "").map(|hardware| hardware.cpus.online.to_string());
+    assert_eq!(online(machine.0.path()).expect("a tree"), "0-3");
+    assert_eq!(online(&machine.0.path().join("export.xml")).expect("an export"), "5");
+    let error = online(&machine.0.path().join("nothing")).expect_err("nothing there").to_string();
+    assert!(error.contains("nothing: No such file"), "{error}");
 }
 
 #[test]

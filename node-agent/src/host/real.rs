@@ -102,10 +102,11 @@ impl RealHost {
 impl Host for RealHost {
     async fn hardware(&mut self) -> Result<Hardware, HostError> {
         let systemd = self.systemd.state().await?.version.to_string();
-        // A pod has the machine's CPUs in its own /sys; only the identity is the host's file.
+        // A pod has the machine's CPUs in its own /sys; the files of the operating system are the host's.
         let has_own = self.root.path().join("sys/devices/system/cpu/online").exists();
         let machine = if has_own { self.root.path() } else { std::path::Path::new("/") };
-        let mut hardware = at("/sys", "read the hardware below", hardware::read(machine, &systemd))?;
+        let hardware = hardware::read_apart(machine, self.root.path(), &systemd).map_err(io::Error::other);
+        let mut hardware = at("/sys", "read the hardware below", hardware)?;
         let identity = self.read(&HostPath::new("/etc/machine-id")).await?.unwrap_or_default();
         hardware.machine_id = String::from_utf8_lossy(&identity).trim().to_owned();
         Ok(hardware)
