@@ -45,7 +45,7 @@ pub struct AcceptedEntry {
     pub reached_by: String,
     /// Paths on which the agent is known to have written for this topology.
     pub written: BTreeSet<String>,
-    /// Digests of what former instructions delivered where, until this one is reached.
+    /// Digests of what was delivered where when an instruction was last reached, and of what others asked for since.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub formerly: BTreeMap<String, BTreeSet<String>>,
     /// Processes, by unit and invocation, that may have read another content of a delivered file than the one asked for.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use lamina_crds::conditions::Reason;
-use lamina_crds::host_state::{AgentForm, AgentIdentity};
+use lamina_crds::host_state::{AgentForm, AgentIdentity, EntryState, digest_of_bytes};
 use lamina_crds::{HostStateStatus, TopologyName};
 
 use crate::accept::Accepted;
@@ -212,7 +212,12 @@ async fn settle_entries(
         if kept.reached_by != settings.version {
             kept.reached_by.clone_from(&settings.version);
             let paths = if entry.is_present() { entry.paths() } else { BTreeSet::new() };
-            kept.formerly.clear();
+            // What was let go holds whatever it held before.
+            if entry.state != EntryState::Released {
+                let delivered = entry.files.iter().filter(|_| entry.is_present());
+                let digest = |content: &String| [digest_of_bytes(content.as_bytes())].into();
+                kept.formerly = delivered.map(|(path, content)| (path.to_string(), digest(content))).collect();
+            }
             kept.written = paths.iter().map(ToString::to_string).collect();
             memory.events.push(applied(name, entry));
         }

@@ -29,7 +29,7 @@ pub struct DesiredEntry {
     /// Paths that the agent is known to have written for this topology before; a file there that lost its content or is
     /// no longer asked for is ours.
     pub written: BTreeSet<HostPath>,
-    /// Digests of what former instructions delivered at these paths and what may still stand there.
+    /// Digests of all that was asked for at these paths before and may still stand there; empty where nobody knows.
     pub formerly: BTreeMap<HostPath, BTreeSet<String>>,
     /// Delivered files with their content.
     pub files: BTreeMap<HostPath, String>,

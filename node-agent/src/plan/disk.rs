@@ -183,11 +183,11 @@ impl Entry<'_> {
         !self.is_of_held(path) && found(self.observed, path) != wanted
     }
 
-    /// Whether what stands at a delivered file's path was never asked for.
+    /// Whether what stands at a delivered file's path was never asked for, as far as that is known.
     fn is_strange(&self, path: &HostPath) -> bool {
         let digest = found(self.observed, path).map(digest_of_bytes);
-        let formerly = self.entry.formerly.get(path);
-        !digest.is_some_and(|digest| formerly.is_some_and(|digests| digests.contains(&digest)))
+        let is_known = |digests: &BTreeSet<String>| digest.is_some_and(|digest| digests.contains(&digest));
+        self.entry.formerly.get(path).is_some_and(|digests| !is_known(digests))
     }
 
     /// Whether the path is a held service's own environment.
