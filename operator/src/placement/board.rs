@@ -265,6 +265,7 @@ impl<'a> Board<'a> {
             ties: Vec::new(),
             levels: Vec::new(),
             width: 0,
+            cluster_of: Vec::new(),
         }
     }
 

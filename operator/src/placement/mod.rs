@@ -32,6 +32,7 @@ mod problem;
 mod quantities;
 mod report;
 mod search;
+pub mod shapes;
 mod stage;
 mod tally;
 

@@ -36,6 +36,8 @@ pub struct Candidate {
 /// What a share leaves broken; smaller is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remnants {
+    /// How many tasks that wait lose the room for a wish.
+    pub cramped: u32,
     /// By how many more L3 caches, then nodes, are partly used.
     pub broken: [i32; 2],
     /// What is left free in the L3 caches, then nodes, that it touches.
@@ -175,6 +177,10 @@ struct Finder<'a> {
     /// How many wishes go unmet by using a domain, by kind.
     penalties: [Vec<u32>; KINDS],
     has_penalties: bool,
+    /// How much those want who wait and want to be near this task.
+    company: u32,
+    /// Those who wait and want to be apart from it.
+    shy: Vec<usize>,
     takes: Vec<(u16, u32)>,
     pending: Vec<(usize, u32)>,
     found: Vec<Candidate>,
@@ -193,6 +199,8 @@ impl<'a> Finder<'a> {
             is_touched: Vec::new(),
             penalties: [Vec::new(), Vec::new(), Vec::new()],
             has_penalties: false,
+            company: 0,
+            shy: Vec::new(),
             takes: Vec::new(),
             pending: Vec::new(),
             found: Vec::new(),
@@ -216,6 +224,12 @@ impl<'a> Finder<'a> {
                 *penalty += u32::from(!wished.contains(&(node as u16)));
             }
         }
+        let cluster = self.problem.cluster_of[self.task];
+        for (other, task) in self.problem.tasks.iter().enumerate() {
+            if other != self.task && self.problem.cluster_of[other] == cluster && self.state.shares[other].is_none() {
+                self.company += task.count;
+            }
+        }
         for tie in &self.problem.ties {
             let other = match (tie.from == here, tie.to == here) {
                 (true, false) => &tie.to,
@@ -226,7 +240,12 @@ impl<'a> Finder<'a> {
                 End::Task(other) => self.state.shares[*other].as_ref().map(|share| &share.used),
                 End::Settled(used) => Some(used),
             };
-            let Some(used) = used else { continue };
+            let Some(used) = used else {
+                if let (Side::Apart, NODE, End::Task(other)) = (tie.side, tie.slot, other) {
+                    self.shy.push(*other);
+                }
+                continue;
+            };
             let weight = if tie.is_required { FORBIDDEN } else { 1 };
             for (domain, penalty) in self.penalties[tie.slot].iter_mut().enumerate() {
                 let is_used = used[tie.slot].contains(&(domain as u16));
@@ -514,9 +533,29 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// How many waiting tasks that want to be near find too little room beside this share, or none elsewhere that want
+    /// to be apart.
+    fn cramped(&self, share: &Share) -> u32 {
+        let problem = self.problem;
+        let nodes = &share.used[NODE];
+        let mut cramped = 0;
+        if self.company > 0 {
+            let free: u32 = nodes.iter().map(|node| self.state.domain_free[NODE][*node as usize]).sum();
+            let task = &problem.tasks[self.task];
+            let own: u32 = share.takes.iter().map(|(cell, units)| problem.weight(task, *cell as usize, *units)).sum();
+            cramped += u32::from(free < own + self.company);
+        }
+        for other in &self.shy {
+            let elsewhere = (0..problem.domains[NODE] as u16).filter(|node| !nodes.contains(node));
+            let most = elsewhere.map(|node| self.state.domain_free[NODE][node as usize]).max();
+            cramped += u32::from(most.unwrap_or(0) < problem.tasks[*other].count);
+        }
+        cramped
+    }
+
     fn remnants(&self, share: &Share) -> Remnants {
         let task = &self.problem.tasks[self.task];
-        let mut remnants = Remnants::default();
+        let mut remnants = Remnants { cramped: self.cramped(share), ..Remnants::default() };
         for (place, slot) in [L3, NODE].into_iter().enumerate() {
             for domain in &share.used[slot] {
                 let takes =

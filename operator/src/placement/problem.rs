@@ -29,6 +29,8 @@ pub struct Problem {
     pub levels: Vec<[Option<usize>; KINDS]>,
     /// How many numbers a cost has.
     pub width: usize,
+    /// For each task the first one of those that want to be near each other, whoever says so.
+    pub cluster_of: Vec<usize>,
 }
 
 /// Cores that are alike for everything that is weighed.
@@ -212,6 +214,18 @@ impl Problem {
             }
         }
         self.width += 2;
+        self.find_clusters();
+    }
+
+    fn find_clusters(&mut self) {
+        self.cluster_of = (0..self.tasks.len()).collect();
+        for tie in self.ties.iter().filter(|tie| tie.side == Side::Near) {
+            if let (End::Task(from), End::Task(to)) = (&tie.from, &tie.to) {
+                let (one, other) = (self.cluster_of[*from], self.cluster_of[*to]);
+                let (first, last) = (one.min(other), one.max(other));
+                self.cluster_of.iter_mut().filter(|cluster| **cluster == last).for_each(|cluster| *cluster = first);
+            }
+        }
     }
 
     /// Adds what one task causes to a cost.
@@ -231,6 +245,10 @@ impl Problem {
     /// does not.
     pub fn own(&self, index: usize, share: &Share, shares: &[Option<Share>]) -> Option<Own> {
         let task = &self.tasks[index];
+        let kind = |take: &(u16, u32)| self.cells[take.0 as usize].kind;
+        if task.kinds.len() > 1 && share.takes.windows(2).any(|pair| kind(&pair[0]) != kind(&pair[1])) {
+            return None;
+        }
         let mut own = Own { moves: self.moved(index, share), ..Own::default() };
         for (position, (slot, policy)) in task.align.iter().enumerate() {
             own.excess[position] = match policy {

@@ -30,21 +30,25 @@ pub fn sequence(wants: &[Want], capacity: u32) -> Vec<Quantities> {
     let total = |quantities: &Quantities| -> u32 {
         quantities.iter().zip(wants).map(|(quantity, want)| quantity.unwrap_or(0) * want.weight).sum()
     };
-    for leaving in std::iter::once(None).chain(sharers.into_iter().map(Some)) {
-        if let Some(leaving) = leaving {
-            quantities[leaving] = None;
-        }
-        if total(&quantities) <= capacity {
-            sequence.push(quantities.clone());
-        }
+    let mut stages = vec![quantities.clone()];
+    for leaving in sharers {
+        quantities[leaving] = None;
+        stages.push(quantities.clone());
     }
-    let full = total(&quantities);
-    let floor = |(quantity, want): (&Option<u32>, &Want)| quantity.map_or(0, |wish| want.min.unwrap_or(wish).min(wish));
-    let least: u32 = quantities.iter().zip(wants).map(|pair| floor(pair) * pair.1.weight).sum();
-    for budget in (least..full.min(capacity.saturating_add(1))).rev() {
-        let shrunk = shrink(wants, &quantities, budget);
-        if sequence.last() != Some(&shrunk) {
-            sequence.push(shrunk);
+    sequence.extend(stages.iter().filter(|quantities| total(quantities) <= capacity).cloned());
+    // Where sharing itself is in the way, those who may share can still shrink.
+    for quantities in stages.iter().rev() {
+        let full = total(quantities);
+        let floor = |(quantity, want): (&Option<u32>, &Want)| match quantity {
+            Some(wish) => want.min.unwrap_or(*wish).min(*wish) * want.weight,
+            None => 0,
+        };
+        let least: u32 = quantities.iter().zip(wants).map(floor).sum();
+        for budget in (least..full.min(capacity.saturating_add(1))).rev() {
+            let shrunk = shrink(wants, quantities, budget);
+            if sequence.last() != Some(&shrunk) {
+                sequence.push(shrunk);
+            }
         }
     }
     sequence
@@ -148,6 +152,7 @@ mod tests {
         let sequence = sequence(&example(), 20);
         assert_eq!(sequence[1], [Some(8), Some(8), None]);
         assert_eq!(sequence[2], [Some(8), Some(7), None]);
-        assert_eq!(sequence.last(), Some(&vec![Some(1), Some(1), None]));
+        assert!(sequence.contains(&vec![Some(1), Some(1), None]));
+        assert_eq!(sequence.last(), Some(&vec![Some(1), Some(1), Some(4)]));
     }
 }

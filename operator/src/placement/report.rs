@@ -120,8 +120,12 @@ impl Report<'_> {
                 Some(id) => format!("node {id} (ordinal {})", wish.ordinal),
                 None => format!("ordinal {} of {} nodes with CPUs", wish.ordinal, self.allocatable_nodes.len()),
             };
-            if outside(&nodes, node.as_slice()) > 0 {
-                shortfalls.push(relaxed(WishField::Ordinal, Domain::Node, asked, self.place(Domain::Node, &nodes)));
+            // A slice that needs several nodes cannot be in one.
+            let needs = spread.iter().find(|spread| spread.domain == Domain::Node).map_or(1, |spread| spread.least);
+            let is_met = node.is_some_and(|node| nodes.contains(&node)) && nodes.len() as u32 <= needs;
+            if !is_met && outside(&nodes, node.as_slice()) > 0 {
+                let got = format!("it is in {}", self.place(Domain::Node, &nodes));
+                shortfalls.push(relaxed(WishField::Ordinal, Domain::Node, asked, got));
             }
         }
         for (field, relations) in [(WishField::Near, &demand.near), (WishField::Apart, &demand.apart)] {
@@ -175,7 +179,10 @@ impl Report<'_> {
         let bare: Vec<u16> = own.into_iter().filter(|node| !with_memory.contains(node)).collect();
         (!bare.is_empty()).then(|| {
             let asked = "memory beside its CPUs".to_owned();
-            let got = format!("{} has none; the nearest memory is in node {nodes}", self.place(Domain::Node, &bare));
+            let without =
+                if bare.iter().any(|node| self.machine.node_id(*node).is_some()) { " without any" } else { "" };
+            let place = self.place(Domain::Node, &bare);
+            let got = format!("they are in {place}{without}; the nearest memory is in node {nodes}");
             relaxed(WishField::MemoryNodes, Domain::Node, asked, got)
         })
     }

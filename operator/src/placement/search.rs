@@ -1,14 +1,18 @@
 //! Finds the best arrangement: rounds that give out shares one task after the other, the unlucky first the next time,
 //! until the lower bound is met; else branch and bound up to a number of steps. Never by time.
 
+use std::cmp::Reverse;
+
 use crate::placement::bound::Outlook;
 use crate::placement::options::{Candidate, State, Tree, Width, all, candidates};
 use crate::placement::problem::{Cost, Problem, Share};
 
 /// How many rounds are tried.
-const ROUNDS: usize = 24;
-/// How many steps branch and bound may take.
-pub const STEPS: usize = 4000;
+const ROUNDS: usize = 12;
+/// How many shares branch and bound may look at.
+pub const STEPS: usize = 100_000;
+/// The same where not all shares of a task can be tried, so that nothing is proven by trying.
+const SOME_STEPS: usize = 2000;
 /// Up to how many shares of one task all are tried.
 const ALL: usize = 300;
 /// How many shares of one task are tried where there are more.
@@ -159,16 +163,21 @@ impl<'a> Search<'a> {
             if unlucky.is_empty() {
                 continue;
             }
-            order.sort_by_key(|task| !unlucky.contains(task));
+            let cluster_of = &self.problem.cluster_of;
+            let unlucky: Vec<usize> = unlucky.iter().map(|task| cluster_of[*task]).collect();
+            order.sort_by_key(|task| !unlucky.contains(&cluster_of[*task]));
         }
         best_order
     }
 
-    /// Those with the least choice first, then the largest.
+    /// Those with the least choice first, then the largest, whoever wants to be near each other together.
     fn urgency(&self, task: usize) -> impl Ord + use<> {
         let of = &self.problem.tasks[task];
         let choice = of.allowed.iter().filter(|allowed| **allowed).count();
-        (of.held < of.count, choice, std::cmp::Reverse(of.count), task)
+        let cluster = self.problem.cluster_of[task];
+        let members = (0..self.problem.tasks.len()).filter(|other| self.problem.cluster_of[*other] == cluster);
+        let together: u32 = members.map(|member| self.problem.tasks[member].count).sum();
+        (of.held < of.count, choice, Reverse(together), cluster, Reverse(of.count), task)
     }
 
     /// One round. Returns those who got less than they might have.
@@ -205,12 +214,14 @@ impl<'a> Search<'a> {
             self.best = Some((cost.clone(), state.shares.iter().flatten().cloned().collect()));
             return;
         };
-        if self.steps >= self.limit {
+        let limit = if self.is_complete { self.limit } else { self.limit.min(SOME_STEPS) };
+        if self.steps >= limit {
             self.is_complete = false;
             return;
         }
-        self.steps += 1;
-        for candidate in self.choices(state, *task) {
+        let choices = self.choices(state, *task);
+        self.steps += 1 + choices.len();
+        for candidate in choices {
             let Candidate { share, own, .. } = candidate;
             let mut cost = cost.clone();
             self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
@@ -224,7 +235,8 @@ impl<'a> Search<'a> {
 
     fn choices(&mut self, state: &State, task: usize) -> Vec<Candidate> {
         let tree = &self.trees[self.tree_of[task]];
-        let mut found = all(self.problem, tree, state, task, ALL).unwrap_or_else(|| {
+        let few = self.is_complete.then(|| all(self.problem, tree, state, task, ALL)).flatten();
+        let mut found = few.unwrap_or_else(|| {
             self.is_complete = false;
             let mut some = candidates(self.problem, tree, state, task, Width::Wide);
             some.sort_by(Candidate::compare);

@@ -354,7 +354,7 @@ impl Stage<'_> {
         let wants: Vec<Want> = (0..all.len()).map(|index| want(&board, index)).collect();
         let capacity = board.capacity();
         let full: Quantities = wants.iter().map(|want| Some(want.wish)).collect();
-        let asked = wants.iter().map(|want| want.wish * want.weight).sum();
+        let asked = all.iter().map(|demand| in_cores(demand, &board)).sum();
         let exclusive_wants: Vec<Want> = (0..all.len())
             .filter(|index| all[*index].isolation == Isolation::Exclusive)
             .map(|i| wants[i].clone())
@@ -380,7 +380,7 @@ impl Stage<'_> {
             });
             if let Some(mut staged) = found {
                 staged.is_full = is_full;
-                staged.asked_and_there = (asked, capacity);
+                staged.asked_and_there = (asked, board.capacity_in_cores());
                 self.add_guests(&all, &mut staged);
                 return Some(staged);
             }
@@ -484,6 +484,17 @@ fn asked(demand: &Demand) -> u32 {
     match &demand.cpus {
         Wanted::Set { cpus, on_missing: _ } => cpus.len() as u32,
         Wanted::Cores(count) | Wanted::Cpus(count) => *count,
+    }
+}
+
+/// The same in cores.
+fn in_cores(demand: &Demand, board: &Board) -> u32 {
+    match &demand.cpus {
+        Wanted::Set { .. } | Wanted::Cores(_) => asked(demand),
+        Wanted::Cpus(count) => {
+            let weight = board.cells.iter().map(|cell| cell.weight).max().unwrap_or(1);
+            count.div_ceil(weight)
+        }
     }
 }
 

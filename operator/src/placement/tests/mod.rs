@@ -1,3 +1,5 @@
+//! What placement promises, as facts.
+
 use lamina_crds::conditions::Reason;
 use lamina_crds::hardware::{CpuInventory, NumaNode, Package};
 use lamina_crds::wishes::{Domain, OnMissing, WishPolicy};
@@ -5,6 +7,9 @@ use lamina_crds::{Bytes, Hardware, SliceName};
 use proptest::prelude::*;
 
 use super::*;
+
+mod brute_force;
+mod worked_example;
 
 /// Nodes given as CPU lists, caches and cores likewise; 64 GiB per node, distance 10 or 21.
 pub(crate) fn host(nodes: &[&str], caches: &[&str], cores: Vec<CpuSet>) -> Hardware {
