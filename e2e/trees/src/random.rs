@@ -128,7 +128,8 @@ fn memory(machine: &mut Machine, random: &mut Random) {
 
 /// A node that is offline while its CPUs run, or a kernel without nodes.
 fn nodes(machine: &mut Machine, random: &mut Random) {
-    if machine.nodes.len() > 1 && random.chance(15) {
+    let has_other_memory = machine.nodes.iter().skip(1).any(|node| node.kibibytes > 0);
+    if has_other_memory && random.chance(15) {
         machine.nodes[0].is_online = false;
     }
     machine.has_distances = !random.chance(10);
