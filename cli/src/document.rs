@@ -40,8 +40,11 @@ pub struct Faults(pub Vec<Fault>);
 
 impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(Fault::to_string).collect();
-        formatter.write_str(&lines.join("\n"))
+        if let [only] = self.0.as_slice() {
+            return write!(formatter, "{only}");
+        }
+        write!(formatter, "{} rules are broken", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(formatter, "\n  {fault}"))
     }
 }
 

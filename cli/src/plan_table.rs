@@ -69,8 +69,8 @@ fn change(slice: &SlicePlan) -> String {
 /// What else changes on a host, what its slices lack, and what it refuses.
 fn notes(host: &HostPlan, width: usize, colour: Colour) -> String {
     let mut lines = String::new();
-    for setting in &host.settings {
-        lines.push_str(&paragraph(&format!("{}  {}", host.host, setting_told(setting)), width));
+    for told in settings_told(&host.settings) {
+        lines.push_str(&paragraph(&format!("{}  {told}", host.host), width));
     }
     for Fate { topology, refused, degraded } in &host.topologies {
         for Refusal { reason, message } in degraded {
@@ -90,19 +90,31 @@ fn notes(host: &HostPlan, width: usize, colour: Colour) -> String {
     lines
 }
 
-fn setting_told(setting: &Setting) -> String {
+/// One line for each setting, one for all starts and one for all stops.
+fn settings_told(settings: &[Setting]) -> Vec<String> {
+    let mut told: Vec<String> = settings.iter().filter_map(setting_told).collect();
+    for (effect, words) in [(Effect::Start, "starts"), (Effect::Stop, "stops and removes")] {
+        let such = settings.iter().filter(|setting| setting.effect == effect);
+        let objects: Vec<&str> = such.map(|setting| setting.object.as_str()).collect();
+        if !objects.is_empty() {
+            told.push(format!("{words} {}", objects.join(", ")));
+        }
+    }
+    told
+}
+
+fn setting_told(setting: &Setting) -> Option<String> {
     let Setting { object, field, from, to, effect } = setting;
     let effect = match effect {
-        Effect::Live => "live, no restart".to_owned(),
-        Effect::Restart => "restarts what reads it".to_owned(),
-        Effect::Pending => "waits for a restart".to_owned(),
-        Effect::NextStart => "from the next start on".to_owned(),
-        Effect::Start => return format!("{object}: is started"),
-        Effect::Stop => return format!("{object}: is stopped and removed"),
+        Effect::Live => "live, no restart",
+        Effect::Restart => "restarts what reads it",
+        Effect::Pending => "waits for a restart",
+        Effect::NextStart => "from the next start on",
+        Effect::Start | Effect::Stop => return None,
     };
     let value = |text: &str| if text.is_empty() { "nothing".to_owned() } else { shown(text) };
     let field = if field.is_empty() { String::new() } else { format!(" {field}") };
-    format!("{object}:{field} {} -> {} ({effect})", value(from), value(to))
+    Some(format!("{object}:{field} {} -> {} ({effect})", value(from), value(to)))
 }
 
 /// A text in lines of at most `width` characters, all but the first indented.

@@ -6,10 +6,10 @@
 pub struct Metrics {
     /// The widest that the sheet may be.
     pub width: usize,
-    /// A core with all its threads.
-    pub core: Size,
-    /// Between cores, and between bands of cores.
-    pub core_gap: Size,
+    /// The width of a core.
+    pub core: usize,
+    /// Between cores side by side.
+    pub core_gap: usize,
     /// Around the cores of a tile: left and right together, title and bottom together.
     pub tile_edge: Size,
     /// The narrowest tile.
@@ -22,6 +22,17 @@ pub struct Metrics {
     pub frame_least: usize,
     /// Between frames.
     pub frame_gap: Size,
+}
+
+/// The cores of one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// How many.
+    pub cores: usize,
+    /// The height of one with all its threads.
+    pub height: usize,
+    /// Between bands of them.
+    pub gap: usize,
 }
 
 /// Width and height, or a distance in both directions.
@@ -55,10 +66,10 @@ pub struct FramePlace {
     pub tiles: Vec<(Size, Size)>,
 }
 
-/// The lowest layout of frames whose tiles have so many cores. One whose last bands are ragged must be lower by a quarter;
+/// The lowest layout of frames with such tiles. One whose last bands are ragged must be lower by a quarter;
 /// among equals the longest bands win.
-pub fn lay_out(frames: &[Vec<usize>], metrics: &Metrics) -> Layout {
-    let most_cores = frames.iter().flatten().copied().max().unwrap_or(1).max(1);
+pub fn lay_out(frames: &[Vec<Block>], metrics: &Metrics) -> Layout {
+    let most_cores = frames.iter().flatten().map(|block| block.cores).max().unwrap_or(1).max(1);
     let most_tiles = frames.iter().map(Vec::len).max().unwrap_or(1).max(1);
     let bands = 1..=most_cores.min(64);
     let mut columns: Vec<usize> = bands.map(|bands| most_cores.div_ceil(bands)).collect();
@@ -68,7 +79,7 @@ pub fn lay_out(frames: &[Vec<usize>], metrics: &Metrics) -> Layout {
         for tiles_per_row in 1..=most_tiles {
             let layout = arrange(frames, metrics, columns, tiles_per_row);
             let fits = layout.size.x <= metrics.width;
-            let ragged = frames.iter().flatten().any(|cores| *cores > columns && cores % columns > 0);
+            let ragged = frames.iter().flatten().any(|block| block.cores > columns && block.cores % columns > 0);
             let cost = (layout.size.y * if ragged { 5 } else { 4 }, layout.size.x);
             if fits && best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, layout));
@@ -78,14 +89,14 @@ pub fn lay_out(frames: &[Vec<usize>], metrics: &Metrics) -> Layout {
     best.map_or_else(|| arrange(frames, metrics, 1, 1), |(_, layout)| layout)
 }
 
-fn arrange(frames: &[Vec<usize>], metrics: &Metrics, columns: usize, tiles_per_row: usize) -> Layout {
-    let tile = |cores: usize| {
+fn arrange(frames: &[Vec<Block>], metrics: &Metrics, columns: usize, tiles_per_row: usize) -> Layout {
+    let tile = |Block { cores, height, gap }: Block| {
         let bands = cores.div_ceil(columns).max(1);
-        let inner = span(bands, metrics.core.y, metrics.core_gap.y);
-        let wide = span(columns.min(cores.max(1)), metrics.core.x, metrics.core_gap.x);
+        let inner = span(bands, height, gap);
+        let wide = span(columns.min(cores.max(1)), metrics.core, metrics.core_gap);
         Size { x: (wide + metrics.tile_edge.x).max(metrics.tile_least), y: inner + metrics.tile_edge.y }
     };
-    let widest = frames.iter().flatten().map(|cores| tile(*cores).x).max().unwrap_or(metrics.tile_least);
+    let widest = frames.iter().flatten().map(|block| tile(*block).x).max().unwrap_or(metrics.tile_least);
     let mut places: Vec<FramePlace> =
         frames.iter().map(|tiles| frame(tiles, &tile, widest, tiles_per_row, metrics)).collect();
     let width = places.iter().map(|place| place.size.x).max().unwrap_or_default();
@@ -105,8 +116,8 @@ fn arrange(frames: &[Vec<usize>], metrics: &Metrics, columns: usize, tiles_per_r
 }
 
 fn frame(
-    tiles: &[usize],
-    tile: &impl Fn(usize) -> Size,
+    tiles: &[Block],
+    tile: &impl Fn(Block) -> Size,
     widest: usize,
     tiles_per_row: usize,
     metrics: &Metrics,
@@ -114,14 +125,14 @@ fn frame(
     let mut places = Vec::new();
     let mut top = 0;
     for row in tiles.chunks(tiles_per_row) {
-        let height = row.iter().map(|cores| tile(*cores).y).max().unwrap_or_default();
+        let height = row.iter().map(|block| tile(*block).y).max().unwrap_or_default();
         let left = |index: usize| index * (widest + metrics.tile_gap.x);
         let alone = tiles.len() == 1;
-        let wide = |cores: usize| if alone { tile(cores).x } else { widest };
+        let wide = |block: Block| if alone { tile(block).x } else { widest };
         places.extend(
             row.iter()
                 .enumerate()
-                .map(|(index, cores)| (Size { x: left(index), y: top }, Size { x: wide(*cores), y: height })),
+                .map(|(index, block)| (Size { x: left(index), y: top }, Size { x: wide(*block), y: height })),
         );
         top += height + metrics.tile_gap.y;
     }
@@ -144,8 +155,8 @@ mod tests {
 
     const LETTERS: Metrics = Metrics {
         width: 80,
-        core: Size { x: 1, y: 2 },
-        core_gap: Size { x: 1, y: 1 },
+        core: 1,
+        core_gap: 1,
         tile_edge: Size { x: 0, y: 2 },
         tile_least: 11,
         tile_gap: Size { x: 3, y: 1 },
@@ -154,37 +165,40 @@ mod tests {
         frame_gap: Size { x: 1, y: 0 },
     };
 
+    /// Frames of tiles with so many cores of two threads.
+    fn frames(cores: &[&[usize]]) -> Vec<Vec<Block>> {
+        let block = |cores: &usize| Block { cores: *cores, height: 2, gap: 1 };
+        cores.iter().map(|tiles| tiles.iter().map(block).collect()).collect()
+    }
+
     fn overlap(one: (Size, Size), other: (Size, Size)) -> bool {
         let ((a, a_size), (b, b_size)) = (one, other);
         a.x < b.x + b_size.x && b.x < a.x + a_size.x && a.y < b.y + b_size.y && b.y < a.y + a_size.y
     }
 
     #[test]
-    fn twelve_caches_of_eight_cores_stand_four_by_three_on_eighty_columns() {
-        let layout = lay_out(&[vec![8; 12], vec![8; 12]], &LETTERS);
+    fn twelve_caches_of_eight_cores_stand_two_by_six_on_eighty_columns() {
+        let layout = lay_out(&frames(&[&[8; 12], &[8; 12]]), &LETTERS);
         assert_eq!(layout.columns, 8);
-        assert_eq!(layout.frames[0].tiles[4].0, Size { x: 0, y: 5 });
-        assert_eq!(layout.size, Size { x: 73, y: 32 });
+        assert_eq!(layout.frames[0].tiles[2].0, Size { x: 0, y: 5 });
+        assert_eq!(layout.frames[1].at, Size { x: 38, y: 0 });
+        assert_eq!(layout.size, Size { x: 75, y: 31 });
     }
 
     #[test]
     fn a_wide_sheet_has_frames_side_by_side() {
-        let layout = lay_out(&[vec![8; 12], vec![8; 12]], &Metrics { width: 160, ..LETTERS });
+        let layout = lay_out(&frames(&[&[8; 12], &[8; 12]]), &Metrics { width: 160, ..LETTERS });
         assert_eq!(layout.frames[1].at, Size { x: 74, y: 0 });
         assert_eq!(layout.size.y, 16);
     }
 
     #[test]
     fn nothing_overlaps_and_nothing_is_cut_off() {
-        let sheets: [&[Vec<usize>]; 5] = [
-            &[vec![4]],
-            &[vec![28], vec![28]],
-            &[vec![3, 3], vec![3, 3], vec![]],
-            &[vec![1; 34]],
-            &[vec![128], vec![7, 1]],
-        ];
+        let sheets: [&[&[usize]]; 5] =
+            [&[&[4]], &[&[28], &[28]], &[&[3, 3], &[3, 3], &[]], &[&[1; 34]], &[&[128], &[7, 1]]];
+        let sheets = sheets.map(frames);
         for width in [40, 80, 120, 200, 300] {
-            for frames in sheets {
+            for frames in &sheets {
                 let layout = lay_out(frames, &Metrics { width, ..LETTERS });
                 assert!(layout.size.x <= width, "{frames:?} on {width} takes {}", layout.size.x);
                 for (index, place) in layout.frames.iter().enumerate() {

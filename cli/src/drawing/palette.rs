@@ -27,8 +27,8 @@ pub enum Ink {
     Faint,
     /// On the colour of a slice.
     Slice(usize),
-    /// In the colour of a slice, underlined.
-    Idle(usize),
+    /// Underlined: beside a slice.
+    Idle,
     /// For what no slice may take.
     Kept,
     /// For what is switched off.
@@ -45,7 +45,7 @@ pub fn inked(ink: Ink, text: &str) -> String {
             let (background, foreground) = TERMINAL[index % TERMINAL.len()];
             format!("48;5;{background};38;5;{foreground}")
         }
-        Ink::Idle(index) => format!("4;38;5;{}", TERMINAL[index % TERMINAL.len()].0),
+        Ink::Idle => "4".to_owned(),
         Ink::Kept => "48;5;240;38;5;255".to_owned(),
         Ink::Off => "2;9".to_owned(),
     };

@@ -3,6 +3,7 @@
 use lamina_crds::hardware::{CoreKind, NumaNode};
 use lamina_crds::{CpuSet, Hardware, NodeSet};
 
+use super::layout::Block;
 use super::marks::marks;
 
 /// What is drawn.
@@ -80,7 +81,7 @@ pub struct Thread {
 pub enum Role {
     /// These slices run on it.
     Slices(Vec<usize>),
-    /// Nobody runs on it, and a slice owns another thread of its core.
+    /// Nobody runs on it, and this slice runs on another thread of its core.
     Idle(usize),
     /// No slice may take it.
     Housekeeping,
@@ -107,6 +108,13 @@ pub struct Meaning {
     pub cpus: CpuSet,
     /// The NUMA nodes of the CPUs of a slice and where its memory is.
     pub note: String,
+}
+
+impl Tile {
+    /// The most threads of a core of this tile.
+    pub fn threads(&self) -> usize {
+        self.cores.iter().map(Vec::len).max().unwrap_or(1)
+    }
 }
 
 impl Scene {
@@ -156,15 +164,9 @@ impl Scene {
         self.threads().map(|thread| thread.cpu).max().unwrap_or_default().to_string().len()
     }
 
-    /// The most threads of a core.
-    pub fn threads_per_core(&self) -> usize {
-        let tiles = self.frames.iter().flat_map(|frame| &frame.tiles);
-        tiles.flat_map(|tile| &tile.cores).map(Vec::len).max().unwrap_or(1)
-    }
-
-    /// How many cores stand in each tile of each frame.
-    pub fn shape(&self) -> Vec<Vec<usize>> {
-        self.frames.iter().map(|frame| frame.tiles.iter().map(|tile| tile.cores.len()).collect()).collect()
+    /// What stands in each tile of each frame, as `block` measures it.
+    pub fn shape(&self, block: impl Fn(&Tile) -> Block) -> Vec<Vec<Block>> {
+        self.frames.iter().map(|frame| frame.tiles.iter().map(&block).collect()).collect()
     }
 
     fn threads(&self) -> impl Iterator<Item = &Thread> {

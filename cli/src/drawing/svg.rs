@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::layout::{FramePlace, Layout, Metrics, Size, lay_out, span};
+use super::layout::{Block, FramePlace, Layout, Metrics, Size, lay_out, span};
 use super::palette::{DARK, LIGHT, SLICES, Sheet};
 use super::scene::{Frame, Meaning, Role, Scene, Thread, Tile, counted};
 use super::text::wrapped;
@@ -36,7 +36,7 @@ pub fn document(scene: &Scene, width: usize, theme: Theme) -> String {
         Theme::Light => &LIGHT,
         Theme::Dark => &DARK,
     };
-    let layout = lay_out(&scene.shape(), &metrics(scene, width.saturating_sub(2 * MARGIN)));
+    let layout = lay_out(&scene.shape(block), &metrics(scene, width.saturating_sub(2 * MARGIN)));
     let columns = LegendColumns::of(scene);
     let inner = layout.size.x.max(columns.least()).max(scene.summary.chars().count() * WIDE);
     let mut page = Page { scene, sheet, body: String::new() };
@@ -53,11 +53,8 @@ fn metrics(scene: &Scene, width: usize) -> Metrics {
     let frame_titles = scene.frames.iter().map(|frame| frame.title.chars().count());
     Metrics {
         width,
-        core: Size {
-            x: cell_width(scene) + 2 * CORE_EDGE,
-            y: span(scene.threads_per_core(), CELL, THREAD_GAP) + 2 * CORE_EDGE,
-        },
-        core_gap: Size { x: CORE_GAP, y: CORE_GAP },
+        core: cell_width(scene) + 2 * CORE_EDGE,
+        core_gap: CORE_GAP,
         tile_edge: Size { x: 2 * TILE_EDGE, y: TILE_TITLE + TILE_EDGE },
         tile_least: titles.max().unwrap_or_default() * NARROW + 2 * TILE_EDGE,
         tile_gap: Size { x: TILE_EDGE, y: TILE_EDGE },
@@ -65,6 +62,11 @@ fn metrics(scene: &Scene, width: usize) -> Metrics {
         frame_least: frame_titles.max().unwrap_or_default() * WIDE + 2 * FRAME_EDGE,
         frame_gap: Size { x: FRAME_EDGE, y: FRAME_EDGE },
     }
+}
+
+fn block(tile: &Tile) -> Block {
+    let height = span(tile.threads(), CELL, THREAD_GAP) + 2 * CORE_EDGE;
+    Block { cores: tile.cores.len(), height, gap: CORE_GAP }
 }
 
 fn cell_width(scene: &Scene) -> usize {
@@ -135,10 +137,10 @@ impl Page<'_> {
         self.panel(at, size, 7, self.sheet.tile);
         self.text(Face::Tile, at.x + TILE_EDGE, at.y + 17, &tile.title);
         let wide = cell_width(self.scene) + 2 * CORE_EDGE;
-        let high = span(self.scene.threads_per_core(), CELL, THREAD_GAP) + 2 * CORE_EDGE;
+        let Block { cores: _, height: high, gap } = block(tile);
         for (index, core) in tile.cores.iter().enumerate() {
             let x = at.x + TILE_EDGE + index % columns * (wide + CORE_GAP);
-            let y = at.y + TILE_TITLE + index / columns * (high + CORE_GAP);
+            let y = at.y + TILE_TITLE + index / columns * (high + gap);
             let height = span(core.len(), CELL, THREAD_GAP) + 2 * CORE_EDGE;
             let fill = self.sheet.core;
             self.write(&format!(r#"<rect x="{x}" y="{y}" width="{wide}" height="{height}" rx="5" fill="{fill}"/>"#));
@@ -296,7 +298,7 @@ impl Page<'_> {
 <desc>{summary}</desc>
 <defs>
 <pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
-<rect width="6" height="6" fill="{tile}"/><line x1="0" y1="0" x2="0" y2="6" stroke="{hatch}" stroke-width="2.5" stroke-opacity="0.55"/>
+<rect width="6" height="6" fill="{tile}"/><line x1="0" y1="0" x2="0" y2="6" stroke="{hatch}" stroke-width="2.5" stroke-opacity="0.4"/>
 </pattern>
 <pattern id="stripes" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)">
 <line x1="0" y1="0" x2="0" y2="7" stroke="#FFFFFF" stroke-width="3" stroke-opacity="0.45"/>

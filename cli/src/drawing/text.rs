@@ -1,12 +1,16 @@
 //! Decides how a drawing looks on a terminal: frames of line characters, one cell for each CPU, a legend below.
 
 use super::canvas::{Canvas, Line};
-use super::layout::{FramePlace, Layout, Metrics, Size, lay_out};
+use super::layout::{Block, FramePlace, Layout, Metrics, Size, lay_out};
 use super::palette::Ink;
 use super::scene::{Frame, Meaning, Role, Scene, Thread, Tile, counted};
 
 /// The narrowest sheet on which anything can be drawn.
 pub const NARROWEST: usize = 40;
+/// What a legend shows at least of the name of a slice, in characters.
+const LEAST_NAME: usize = 12;
+/// The least room for a list of CPUs beside its line, in characters.
+const LEAST_LIST: usize = 16;
 /// The most lines of frames with a number in every cell; larger machines show marks only, and lists of CPUs by cache.
 const MOST_LINES: usize = 36;
 
@@ -34,11 +38,11 @@ enum Cells {
 }
 
 fn sheet(scene: &Scene, width: usize) -> Vec<Line> {
-    let numbers = lay_out(&scene.shape(), &metrics(scene, Cells::Numbers, width));
+    let numbers = lay_out(&scene.shape(block), &metrics(scene, Cells::Numbers, width));
     if numbers.size.y <= MOST_LINES && numbers.size.x <= width {
         return paint(scene, Cells::Numbers, &numbers);
     }
-    let marks = lay_out(&scene.shape(), &metrics(scene, Cells::MarksOnly, width));
+    let marks = lay_out(&scene.shape(block), &metrics(scene, Cells::MarksOnly, width));
     paint(scene, Cells::MarksOnly, &marks)
 }
 
@@ -49,8 +53,12 @@ fn cell_width(scene: &Scene, cells: Cells) -> usize {
     }
 }
 
+fn block(tile: &Tile) -> Block {
+    let threads = tile.threads();
+    Block { cores: tile.cores.len(), height: threads, gap: usize::from(threads > 1) }
+}
+
 fn metrics(scene: &Scene, cells: Cells, width: usize) -> Metrics {
-    let threads = scene.threads_per_core();
     let titles = scene.frames.iter().flat_map(|frame| &frame.tiles).map(|tile| tile.title.chars().count());
     let (title_lines, least) = match cells {
         Cells::Numbers => (1, 0),
@@ -59,8 +67,8 @@ fn metrics(scene: &Scene, cells: Cells, width: usize) -> Metrics {
     let frame_titles = scene.frames.iter().map(|frame| frame.title.chars().count() + 6);
     Metrics {
         width,
-        core: Size { x: cell_width(scene, cells), y: threads },
-        core_gap: Size { x: 1, y: usize::from(threads > 1) },
+        core: cell_width(scene, cells),
+        core_gap: 1,
         tile_edge: Size { x: 0, y: title_lines },
         tile_least: titles.max().unwrap_or_default().max(least),
         tile_gap: Size { x: 3, y: 1 },
@@ -105,11 +113,11 @@ fn paint_tile(canvas: &mut Canvas, scene: &Scene, cells: Cells, columns: usize, 
         top += 1;
     }
     let cell = cell_width(scene, cells);
-    let threads = scene.threads_per_core();
+    let Block { cores: _, height, gap } = block(tile);
     for (index, core) in tile.cores.iter().enumerate() {
         let (band, column) = (index / columns, index % columns);
         for (row, thread) in core.iter().enumerate() {
-            let y = top + band * (threads + usize::from(threads > 1)) + row;
+            let y = top + band * (height + gap) + row;
             canvas.write(Size { x: at.x + column * (cell + 1), y }, ink(&thread.role), &text_of(scene, cells, thread));
         }
     }
@@ -127,7 +135,7 @@ fn text_of(scene: &Scene, cells: Cells, thread: &Thread) -> String {
 fn ink(role: &Role) -> Ink {
     match role {
         Role::Slices(slices) => slices.first().map_or(Ink::Plain, |slice| Ink::Slice(*slice)),
-        Role::Idle(slice) => Ink::Idle(*slice),
+        Role::Idle(_) => Ink::Idle,
         Role::Housekeeping => Ink::Kept,
         Role::Isolated | Role::Pods | Role::Free => Ink::Faint,
         Role::Offline(_) => Ink::Off,
@@ -154,34 +162,66 @@ fn offline(scene: &Scene, width: usize) -> Vec<Line> {
 }
 
 fn legend(scene: &Scene, width: usize) -> Vec<Line> {
-    let longest = |texts: &mut dyn Iterator<Item = String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
-    let mark = longest(&mut scene.legend.iter().map(|meaning| scene.mark(&meaning.role)));
-    let name = longest(&mut scene.legend.iter().map(|meaning| meaning.name.clone()));
-    let cores = longest(&mut scene.legend.iter().map(cores_text));
-    let cpus = longest(&mut scene.legend.iter().map(cpus_text));
-    let note = longest(&mut scene.legend.iter().map(|meaning| meaning.note.clone()));
-    let note = if note == 0 { 0 } else { note + 2 };
-    let indent = mark + 4 + name + 2 + cores + 2 + cpus + 2 + note;
-    let mut lines = Vec::new();
-    for meaning in &scene.legend {
-        let mut line = Line::default();
-        line.push(ink(&meaning.role), &format!(" {:<mark$} ", scene.mark(&meaning.role)));
-        line.push(Ink::Plain, &format!("  {:<name$}  ", meaning.name));
-        line.push(Ink::Plain, &format!("{:>cores$}  {:>cpus$}  ", cores_text(meaning), cpus_text(meaning)));
-        line.push(Ink::Faint, &format!("{:<note$}", meaning.note));
-        let list = meaning.cpus.to_string();
-        let room = width.saturating_sub(indent);
-        // A list that finds no room beside its line stands below it.
-        let (beside, hanging) = if room >= 16 { (true, indent) } else { (false, mark + 4) };
-        let parts = wrapped(&list, ",", width - hanging);
-        for (index, part) in parts.iter().enumerate() {
-            if index > 0 || !beside {
-                lines.push(std::mem::replace(&mut line, Line::of(Ink::Plain, &" ".repeat(hanging))));
-            }
-            line.push(Ink::Plain, part);
+    let columns = LegendColumns::of(scene, width);
+    scene.legend.iter().flat_map(|meaning| legend_lines(scene, meaning, &columns, width)).collect()
+}
+
+/// The widths of the legend's columns, in characters.
+struct LegendColumns {
+    mark: usize,
+    name: usize,
+    cores: usize,
+    cpus: usize,
+    note: usize,
+}
+
+impl LegendColumns {
+    fn of(scene: &Scene, width: usize) -> Self {
+        let longest = |text: &dyn Fn(&Meaning) -> String| {
+            scene.legend.iter().map(|meaning| text(meaning).chars().count()).max().unwrap_or_default()
+        };
+        Self {
+            mark: longest(&|meaning| scene.mark(&meaning.role)),
+            name: longest(&|meaning| meaning.name.clone()).min(LEAST_NAME.max(width / 3)),
+            cores: longest(&cores_text),
+            cpus: longest(&cpus_text),
+            note: longest(&|meaning| meaning.note.clone()),
         }
-        lines.push(line);
     }
+
+    /// Where the note stands, or without room for notes and lists nothing.
+    fn note_at(&self, width: usize) -> Option<usize> {
+        let Self { mark, name, cores, cpus, note } = self;
+        let at = mark + 4 + name + 2 + cores + 2 + cpus + 2;
+        (at + note + 2 + LEAST_LIST <= width).then_some(at)
+    }
+}
+
+/// One line, and more where the list of CPUs is long. A list that finds no room beside its line stands below it.
+fn legend_lines(scene: &Scene, meaning: &Meaning, columns: &LegendColumns, width: usize) -> Vec<Line> {
+    let LegendColumns { mark, name, cores, cpus, note } = *columns;
+    let mut line = Line::default();
+    line.push(ink(&meaning.role), &format!(" {:<mark$} ", scene.mark(&meaning.role)));
+    line.push(Ink::Plain, &format!("  {:<name$}  ", shortened(&meaning.name, name)));
+    line.push(Ink::Plain, &format!("{:>cores$}  {:>cpus$}  ", cores_text(meaning), cpus_text(meaning)));
+    let mut lines = Vec::new();
+    let (indent, note) = match columns.note_at(width) {
+        Some(at) => (at, note),
+        None => {
+            lines.push(std::mem::replace(&mut line, Line::of(Ink::Plain, &" ".repeat(mark + 4))));
+            (mark + 4, meaning.note.chars().count())
+        }
+    };
+    let note = if note == 0 { 0 } else { note + 2 };
+    line.push(Ink::Faint, &format!("{:<note$}", meaning.note));
+    let indent = indent + note;
+    for (index, part) in wrapped(&meaning.cpus.to_string(), ",", width.saturating_sub(indent)).iter().enumerate() {
+        if index > 0 {
+            lines.push(std::mem::replace(&mut line, Line::of(Ink::Plain, &" ".repeat(indent))));
+        }
+        line.push(Ink::Plain, part);
+    }
+    lines.push(line);
     lines
 }
 
