@@ -11,6 +11,10 @@ use super::sysfs::Tree;
 const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 /// How many files a directory of configuration may have.
 const MOST_FILES: usize = 64;
+/// The cgroup of all pods, under either driver.
+const PODS: [&str; 2] = ["sys/fs/cgroup/kubepods.slice", "sys/fs/cgroup/kubepods"];
+/// How many cgroups of pods are looked into for a container with CPUs of its own.
+const MOST_PODS: usize = 64;
 
 /// The kubelet of the host; `None` where there is neither a running one nor what one leaves. Processes are looked up in
 /// the machine's `proc`.
@@ -22,10 +26,13 @@ pub fn read(host: &Tree, machine: &Tree) -> Option<Kubelet> {
         format!("{}/cpu_manager_state", flag(command, "root-dir").unwrap_or_else(|| "/var/lib/kubelet".to_owned()));
     let configuration = configuration(host, &path);
     let state = host.text(state.trim_start_matches('/')).and_then(|text| serde_json::from_str::<State>(&text).ok());
-    if command.is_none() && configuration.is_none() && state.is_none() {
+    let pods = PODS.iter().find(|pods| host.has_directory(pods));
+    if command.is_none() && configuration.is_none() && state.is_none() && pods.is_none() {
         return None;
     }
-    let mut settings = configuration.unwrap_or_default();
+    let seen = pods.filter(|pods| pins_containers(host, pods)).map(|_| "static".to_owned());
+    let mut settings = Configuration { cpu_manager_policy: seen, ..Configuration::default() };
+    settings = settings.overridden_by(configuration.unwrap_or_default());
     for file in flag(command, "config-dir").map(|directory| drop_ins(host, &directory)).unwrap_or_default() {
         settings = settings.overridden_by(file);
     }
@@ -35,6 +42,22 @@ pub fn read(host: &Tree, machine: &Tree) -> Option<Kubelet> {
         cgroup_driver: flag(command, "cgroup-driver"),
     });
     Some(settings.kubelet(state))
+}
+
+/// Whether containers have CPUs of their own, which only a CPU manager gives: that tells its policy where its files are
+/// out of sight, as they are in a pod.
+fn pins_containers(host: &Tree, pods: &str) -> bool {
+    let mut open = vec![pods.to_owned()];
+    for _ in 0..MOST_PODS {
+        let Some(group) = open.pop() else { return false };
+        let below: Vec<String> = host.names(&group).into_iter().map(|name| format!("{group}/{name}")).collect();
+        let below: Vec<String> = below.into_iter().filter(|path| host.has_directory(path)).collect();
+        if below.is_empty() && host.text(&format!("{group}/cpuset.cpus")).is_some_and(|cpus| !cpus.is_empty()) {
+            return true;
+        }
+        open.extend(below);
+    }
+    false
 }
 
 /// The part of the kubelet's configuration that matters here, `kubelet.config.k8s.io/v1beta1`.

@@ -128,13 +128,12 @@ fn settled_nodes(nodes: Vec<NumaNode>, usable: &CpuSet) -> Vec<NumaNode> {
     let distances = settled_distances(&nodes);
     let mut left = usable.clone();
     let mut settled: BTreeMap<u32, (usize, NumaNode)> = BTreeMap::new();
-    for (index, node) in nodes.into_iter().enumerate() {
-        let NumaNode { id, cpus, memory, distances: _ } = node;
-        let cpus = cpus.intersection(&left);
-        if !settled.contains_key(&id) {
+    for (index, NumaNode { id, cpus, memory, distances: _ }) in nodes.into_iter().enumerate() {
+        settled.entry(id).or_insert_with(|| {
+            let cpus = cpus.intersection(&left);
             left = left.difference(&cpus);
-            settled.insert(id, (index, NumaNode { id, cpus, memory, distances: Vec::new() }));
-        }
+            (index, NumaNode { id, cpus, memory, distances: Vec::new() })
+        });
     }
     let order: Vec<usize> = settled.values().map(|(index, _)| *index).collect();
     let row = |from: usize| order.iter().map(|to| distances[from][*to]).collect();

@@ -159,7 +159,7 @@ fn a_node_of_emulated_ones_has_the_cpus_that_say_so_themselves() {
 fn the_running_kubelet_and_its_state_win_over_its_configuration() {
     let machine = Machine::new("0-7")
         .file("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "812")
-        .file("proc/812/cmdline", "/usr/bin/kubelet\0--config=/etc/kubernetes/kubelet.yaml\0--reserved-cpus\01-2")
+        .file("proc/812/cmdline", "/usr/bin/kubelet\0--config=/etc/kubernetes/kubelet.yaml\0--reserved-cpus\x001-2")
         .file("etc/kubernetes/kubelet.yaml", "cpuManagerPolicy: none\nreservedSystemCPUs: 0-7\ncgroupDriver: systemd")
         .file("var/lib/kubelet/cpu_manager_state", r#"{"policyName":"static","defaultCpuSet":"0-7","checksum":7}"#);
     let kubelet = machine.read().kubelet.expect("a kubelet");
@@ -173,6 +173,17 @@ fn a_kubelet_that_says_nothing_has_its_own_defaults_and_no_kubelet_is_none() {
     let quiet = quiet.expect("a kubelet");
     assert_eq!((quiet.cpu_manager_policy.as_str(), quiet.cgroup_driver.as_str()), ("none", "cgroupfs"));
     assert_eq!(Machine::new("0").read().kubelet, None);
+}
+
+#[test]
+fn containers_with_cpus_of_their_own_give_a_cpu_manager_away() {
+    let pod = "sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-1.scope";
+    let policy = |cpus: &str| {
+        let machine = Machine::new("0-7").file(&format!("{pod}/cpuset.cpus"), cpus);
+        machine.read().kubelet.map(|kubelet| kubelet.cpu_manager_policy)
+    };
+    assert_eq!(policy("0-3"), Some("static".to_owned()));
+    assert_eq!(policy(""), Some("none".to_owned()));
 }
 
 #[test]

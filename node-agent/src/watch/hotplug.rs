@@ -1,4 +1,5 @@
-//! Hears from the kernel when a CPU comes or goes: nothing else tells, neither systemd nor inotify.
+//! Hears from the kernel when a CPU, a NUMA node or memory comes or goes: nothing else tells, neither systemd nor
+//! inotify.
 
 use std::io;
 
@@ -8,6 +9,9 @@ use tokio::net::UnixDatagram;
 
 /// The group of messages that come from the kernel itself (udev's own are in group 2).
 const KERNEL: u32 = 1;
+
+/// CPUs, NUMA nodes, and the blocks of memory whose sum is a node's.
+const PARTS: [&str; 3] = ["/devices/system/cpu/cpu", "/devices/system/node/node", "/devices/system/memory/memory"];
 
 /// A socket on which the kernel announces changes of devices, netlink(7) `NETLINK_KOBJECT_UEVENT`.
 pub struct Hotplug {
@@ -27,12 +31,12 @@ impl Hotplug {
         Ok(Self { socket: UnixDatagram::from_std(socket.into())? })
     }
 
-    /// Waits until a CPU came or went, or so much happened at once that it may have.
+    /// Waits until a part of the machine came or went, or so much happened at once that it may have.
     pub async fn next(&mut self) {
         let mut buffer = [0; 8192];
         loop {
             match self.socket.recv(&mut buffer).await {
-                Ok(length) if !is_of_a_cpu(&buffer[..length]) => {}
+                Ok(length) if !is_of_the_machine(&buffer[..length]) => {}
                 // An overflow of the queue is told as an error once.
                 Ok(_) | Err(_) => return,
             }
@@ -41,12 +45,13 @@ impl Hotplug {
 }
 
 /// A message begins with `ACTION@PATH` and a zero byte.
-fn is_of_a_cpu(message: &[u8]) -> bool {
+fn is_of_the_machine(message: &[u8]) -> bool {
     let head = message.split(|byte| *byte == 0).next().unwrap_or_default();
     let Some((action, path)) = std::str::from_utf8(head).ok().and_then(|head| head.split_once('@')) else {
         return false;
     };
-    matches!(action, "online" | "offline" | "add" | "remove") && path.starts_with("/devices/system/cpu/cpu")
+    let is_part = PARTS.iter().any(|part| path.starts_with(part));
+    is_part && matches!(action, "online" | "offline" | "add" | "remove")
 }
 
 #[cfg(test)]
@@ -54,12 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_cpus_that_come_or_go_count() {
-        assert!(is_of_a_cpu(b"offline@/devices/system/cpu/cpu18\0ACTION=offline\0"));
-        assert!(is_of_a_cpu(b"online@/devices/system/cpu/cpu18\0"));
-        assert!(!is_of_a_cpu(b"add@/devices/virtual/net/veth0\0"));
-        assert!(!is_of_a_cpu(b"change@/devices/system/cpu/cpu18\0"));
-        assert!(!is_of_a_cpu(b"libudev\0\xfe\xed"));
+    fn only_parts_of_the_machine_that_come_or_go_count() {
+        assert!(is_of_the_machine(b"offline@/devices/system/cpu/cpu18\0ACTION=offline\0"));
+        assert!(is_of_the_machine(b"online@/devices/system/cpu/cpu18\0"));
+        assert!(is_of_the_machine(b"add@/devices/system/node/node1\0ACTION=add\0"));
+        assert!(is_of_the_machine(b"online@/devices/system/memory/memory32\0"));
+        assert!(!is_of_the_machine(b"add@/devices/virtual/net/veth0\0"));
+        assert!(!is_of_the_machine(b"change@/devices/system/cpu/cpu18\0"));
+        assert!(!is_of_the_machine(b"libudev\0\xfe\xed"));
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! Wakes the agent when something happened on the host that may concern it: files, cgroups, systemd's signals, CPUs that
-//! come and go, and a slow re-check behind all of them. An event only says "look again", never what is so.
+//! Wakes the agent when something happened on the host that may concern it: files, cgroups, systemd's signals, CPUs and
+//! nodes that come and go, and a slow re-check behind all of them. An event only says "look again", never what is so.
 
 mod directories;
 mod hotplug;
@@ -33,8 +33,8 @@ pub enum Wake {
     Cgroup(String),
     /// systemd said that something happened to this unit, or to itself.
     Systemd(String),
-    /// A CPU came or went.
-    Cpu,
+    /// A CPU, a NUMA node or memory came or went.
+    Machine,
     /// Nothing was heard for long.
     Recheck,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Wake {
             Self::File(path) => write!(formatter, "{path} changed"),
             Self::Cgroup(path) => write!(formatter, "{path} was written"),
             Self::Systemd(what) => write!(formatter, "systemd: {what}"),
-            Self::Cpu => formatter.write_str("a CPU came or went"),
+            Self::Machine => formatter.write_str("a part of the machine came or went"),
             Self::Recheck => formatter.write_str("slow re-check"),
         }
     }
@@ -101,16 +101,18 @@ impl Watch {
         tokio::select! {
             wake = directories.next() => wake,
             wake = signals.next(topologies) => wake,
-            () = hotplugged(hotplug) => Wake::Cpu,
+            () = hotplugged(hotplug) => Wake::Machine,
             () = tokio::time::sleep_until(*recheck_at) => Wake::Recheck,
         }
     }
 }
 
-/// A sandbox may forbid the socket; then the slow re-check sees CPUs come and go.
+/// A sandbox may forbid the socket; then the slow re-check sees parts come and go.
 fn announced(hotplug: io::Result<Hotplug>) -> Option<Hotplug> {
     hotplug
-        .inspect_err(|error| tracing::warn!(error = %error, "the kernel does not announce CPUs that come or go"))
+        .inspect_err(
+            |error| tracing::warn!(error = %error, "the kernel does not announce parts of the machine that come or go"),
+        )
         .ok()
 }
 
