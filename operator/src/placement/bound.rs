@@ -3,9 +3,10 @@
 
 use lamina_crds::wishes::AlignPolicy;
 
+use crate::placement::company::broken_company;
 use crate::placement::machine::KINDS;
 use crate::placement::options::State;
-use crate::placement::problem::{Cost, End, NODE, Own, Problem, Side, Task};
+use crate::placement::problem::{Cost, End, NODE, Own, Problem, Side, Task, Tie};
 
 /// What can be said of a problem before anything is given out.
 pub struct Outlook {
@@ -36,7 +37,7 @@ impl Outlook {
         Self {
             alike: (0..tasks.len()).map(first).collect(),
             present: present(problem),
-            distances: (0..=most.max(1)).map(|count| least_distance(problem, count as usize)).collect(),
+            distances: (0..=most.max(2)).map(|count| least_distance(problem, count as usize)).collect(),
         }
     }
 
@@ -49,9 +50,33 @@ impl Outlook {
             let Some(needs) = &needs[index] else { continue };
             problem.add(&mut bound, task.class, &self.own(problem, state, index, needs));
         }
-        let wishes = problem.width - 2;
-        bound[wishes] += problem.ties.iter().map(|tie| self.tied(problem, state, tie, &needs)).sum::<u32>();
+        for tie in &problem.ties {
+            let unmet = self.tied(problem, state, tie, &needs);
+            bound[problem.width - 2] += unmet;
+            if tie.side == Side::Near && tie.slot == NODE {
+                bound[problem.width - 1] += unmet * self.nearest();
+            }
+        }
         Some(bound)
+    }
+
+    /// The bound before the search begins, sharper.
+    pub fn first_bound(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Cost> {
+        let mut bound = self.bound(problem, state, cost)?;
+        if problem.ties.is_empty() {
+            return Some(bound);
+        }
+        let needs = self.needs(problem, state)?;
+        let nodes: Vec<Option<u32>> = needs.iter().map(|needs| needs.map(|needs| needs[NODE])).collect();
+        let broken = broken_company(problem, state, &nodes);
+        bound[problem.width - 2] += broken;
+        bound[problem.width - 1] += broken * self.nearest();
+        Some(bound)
+    }
+
+    /// The least distance between two nodes.
+    fn nearest(&self) -> u32 {
+        self.distances.get(2).copied().unwrap_or(0)
     }
 
     /// What each waiting task needs; none if one does not fit or all together do not.
@@ -101,7 +126,7 @@ impl Outlook {
         &self,
         problem: &Problem,
         state: &State,
-        tie: &crate::placement::problem::Tie,
+        tie: &Tie,
         needs: &[Option<Needs>],
     ) -> u32 {
         let waits = |end: &End| matches!(end, End::Task(task) if state.shares[*task].is_none());
@@ -123,6 +148,7 @@ impl Outlook {
         let (from, to) = (range(&tie.from), range(&tie.to));
         match tie.side {
             Side::Near => from.0.saturating_sub(to.1),
+            Side::Apart if tie.from == tie.to => from.0,
             Side::Apart => (from.0 + to.0).saturating_sub(self.present[tie.slot]),
         }
     }

@@ -21,6 +21,7 @@
 mod answer;
 mod board;
 mod bound;
+mod company;
 mod conflict;
 mod demand;
 mod housekeeping;

@@ -66,6 +66,8 @@ struct Search<'a> {
     /// The tree of each task.
     tree_of: Vec<usize>,
     best: Option<(Cost, Vec<Share>)>,
+    /// What every arrangement costs at least.
+    floor: Cost,
     steps: usize,
     limit: usize,
     /// Whether nothing was left out.
@@ -85,7 +87,7 @@ impl<'a> Search<'a> {
         }
         let trees = aligns.into_iter().map(|align| Tree::of(problem, align)).collect();
         let outlook = Outlook::of(problem);
-        Self { problem, outlook, trees, tree_of, best: None, steps: 0, limit, is_complete: true }
+        Self { problem, outlook, trees, tree_of, best: None, floor: Vec::new(), steps: 0, limit, is_complete: true }
     }
 
     /// Gives those who hold exactly what they want just that: without moves there is nothing else for them. Returns how
@@ -123,7 +125,8 @@ impl<'a> Search<'a> {
                 placed[index] = Some(share.clone());
             }
         }
-        let Some(bound) = self.outlook.bound(self.problem, start, &cost) else { return Outcome::Impossible };
+        let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
+        self.floor.clone_from(&bound);
         let order = self.rounds(start, &cost, &bound);
         if self.best.as_ref().is_none_or(|(cost, _)| *cost != bound) {
             let mut state = start.clone();
@@ -207,7 +210,7 @@ impl<'a> Search<'a> {
 
     /// Tries the shares of the first task of the order, best first, and so on. `bound` is that of what is given out.
     fn branch(&mut self, state: &mut State, cost: &Cost, order: &[usize], bound: &Cost) {
-        if self.best.as_ref().is_some_and(|(best, _)| bound >= best) {
+        if self.best.as_ref().is_some_and(|(best, _)| bound >= best || *best == self.floor) {
             return;
         }
         let Some((task, rest)) = order.split_first() else {
