@@ -23,4 +23,7 @@
 {{- range $index, $directory := .Values.agent.programDirectories }}
 - { name: programs-{{ $index }}, path: {{ $directory | quote }}, type: DirectoryOrCreate, readOnly: true }
 {{- end }}
+{{- with .Values.agent.kubeletConfigFile }}
+- { name: kubelet-config, path: {{ . | quote }}, type: File, readOnly: true }
+{{- end }}
 {{- end -}}
