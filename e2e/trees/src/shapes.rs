@@ -82,7 +82,7 @@ pub fn half_offline() -> Machine {
     machine
 }
 
-/// The host of sixteen CPUs, eight cores of two threads, on which 2, 5, 13 and 14 are off: three cores have one thread.
+/// The host of sixteen CPUs on which 2, 5, 13 and 14 are off: seven cores, two of them with one thread.
 pub fn single_threads() -> Machine {
     let mut machine = Shape::even(1, 1, 1, 8, 2).machine();
     machine.switch_off([2, 5, 13, 14]);

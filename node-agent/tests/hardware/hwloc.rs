@@ -20,58 +20,62 @@ use lamina_trees::machine::KindsTold;
 use crate::{Tree, machines};
 
 #[test]
-fn hwloc_sees_the_same_machine() {
-    for (name, machine) in machines(120) {
+fn hwloc_sees_the_same_machine_and_its_export_reads_as_the_tree_does() {
+    for (name, machine) in machines(150) {
         let tree = Tree::new(&machine);
         let ours = tree.read();
-        assert_eq!(units(&tree), ours.cpus.online.iter().collect(), "processors of {name}");
-        assert_eq!(sets(&objects(&tree, "core")), sorted(&ours.online_cores()), "cores of {name}");
-        if machine.cpus.iter().any(|cpu| cpu.level_3.is_some()) {
-            assert_eq!(sets(&objects(&tree, "l3cache")), sorted(&ours.l3), "caches of {name}");
-        }
-        if machine.cpus.iter().all(|cpu| cpu.package.is_some()) {
-            let packages = ours.packages.iter().map(|package| (package.id, package.cpus.clone())).collect();
-            assert_eq!(numbered(&objects(&tree, "package")), packages, "packages of {name}");
-        }
-        let (theirs, ours) = (numbered(&objects(&tree, "numanode")), shared_nodes(&machine, &ours));
-        assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "nodes of {name}");
-        for (id, cpus) in ours.iter().filter(|(_, cpus)| !cpus.is_empty()) {
-            assert_eq!(theirs[id], *cpus, "node {id} of {name}");
-        }
+        compare_objects(&name, &machine, &tree, &ours);
+        compare_export(&name, &machine, &export(&tree), &ours);
     }
 }
 
-#[test]
-fn an_export_reads_as_the_tree_it_was_made_of() {
-    for (name, machine) in machines(120) {
-        let tree = Tree::new(&machine);
-        let (ours, exported) = (tree.read(), hardware::from_lstopo(&export(&tree)).expect("an export"));
-        assert_eq!(exported.cpus.online, ours.cpus.online, "{name}");
-        assert_eq!(exported.cpus.offline, ours.cpus.offline, "{name}");
-        assert_eq!(exported.cores, ours.cores, "{name}");
-        assert_eq!(exported.l3, ours.l3, "{name}");
-        if machine.kinds_told != KindsTold::EventSources {
-            assert_eq!(exported.core_types, ours.core_types, "{name}");
-        }
-        if machine.cpus.iter().all(|cpu| cpu.package.is_some()) {
-            assert_eq!(exported.packages, ours.packages, "{name}");
-        }
-        let shown = |hardware: &Hardware| -> Vec<NumaNode> {
-            hardware.numa_nodes.iter().filter(|node| is_in_hwloc(&machine, node.id)).cloned().collect()
-        };
-        let memory = |nodes: Vec<NumaNode>| nodes.into_iter().map(|node| (node.id, node.memory)).collect::<Vec<_>>();
-        assert_eq!(memory(shown(&exported)), memory(shown(&ours)), "memory of {name}");
-        if tells_whose_cpus(&shown(&ours), &ours.cpus.online) {
-            let cpus = |nodes: Vec<NumaNode>| nodes.into_iter().map(|node| node.cpus).collect::<Vec<_>>();
-            assert_eq!(cpus(shown(&exported)), cpus(shown(&ours)), "nodes of {name}");
-        }
-        if ours.numa_nodes.iter().all(|node| is_in_hwloc(&machine, node.id)) {
-            let distances = |hardware: &Hardware| -> Vec<_> {
-                hardware.numa_nodes.iter().map(|node| node.distances.clone()).collect()
-            };
-            assert_eq!(distances(&exported), distances(&ours), "distances of {name}");
-        }
+fn compare_objects(name: &str, machine: &Machine, tree: &Tree, ours: &Hardware) {
+    assert_eq!(units(tree), ours.cpus.online.iter().collect(), "processors of {name}");
+    assert_eq!(sets(&objects(tree, "core")), sorted(&ours.online_cores()), "cores of {name}");
+    if machine.cpus.iter().any(|cpu| cpu.level_3.is_some()) {
+        assert_eq!(sets(&objects(tree, "l3cache")), sorted(&ours.l3), "caches of {name}");
     }
+    if has_packages(machine) {
+        let packages = ours.packages.iter().map(|package| (package.id, package.cpus.clone())).collect();
+        assert_eq!(numbered(&objects(tree, "package")), packages, "packages of {name}");
+    }
+    let (theirs, ours) = (numbered(&objects(tree, "numanode")), shared_nodes(machine, ours));
+    assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "nodes of {name}");
+    for (id, cpus) in ours.iter().filter(|(_, cpus)| !cpus.is_empty()) {
+        assert_eq!(theirs[id], *cpus, "node {id} of {name}");
+    }
+}
+
+fn compare_export(name: &str, machine: &Machine, export: &str, ours: &Hardware) {
+    let exported = hardware::from_lstopo(export).expect("an export");
+    assert_eq!(exported.cpus.online, ours.cpus.online, "{name}");
+    assert_eq!(exported.cpus.offline, ours.cpus.offline, "{name}");
+    assert_eq!(exported.cores, ours.cores, "{name}");
+    assert_eq!(exported.l3, ours.l3, "{name}");
+    if machine.kinds_told != KindsTold::EventSources {
+        assert_eq!(exported.core_types, ours.core_types, "{name}");
+    }
+    if has_packages(machine) {
+        assert_eq!(exported.packages, ours.packages, "{name}");
+    }
+    let shown = |hardware: &Hardware| -> Vec<NumaNode> {
+        hardware.numa_nodes.iter().filter(|node| is_in_hwloc(machine, node.id)).cloned().collect()
+    };
+    let memory = |nodes: Vec<NumaNode>| nodes.into_iter().map(|node| (node.id, node.memory)).collect::<Vec<_>>();
+    assert_eq!(memory(shown(&exported)), memory(shown(ours)), "memory of {name}");
+    if tells_whose_cpus(&shown(ours), &ours.cpus.online) {
+        let cpus = |nodes: Vec<NumaNode>| nodes.into_iter().map(|node| node.cpus).collect::<Vec<_>>();
+        assert_eq!(cpus(shown(&exported)), cpus(shown(ours)), "nodes of {name}");
+    }
+    if ours.numa_nodes.iter().all(|node| is_in_hwloc(machine, node.id)) {
+        let distances =
+            |hardware: &Hardware| -> Vec<_> { hardware.numa_nodes.iter().map(|node| node.distances.clone()).collect() };
+        assert_eq!(distances(&exported), distances(ours), "distances of {name}");
+    }
+}
+
+fn has_packages(machine: &Machine) -> bool {
+    machine.cpus.iter().all(|cpu| cpu.package.is_some())
 }
 
 /// Whether an export can be undone: nodes without CPUs come last, and no CPU is outside of all nodes. hwloc gives such
