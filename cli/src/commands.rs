@@ -137,7 +137,7 @@ fn place(PlaceArguments { jsonl, path, output }: &PlaceArguments) -> Result<Outc
     Ok(outcome)
 }
 
-fn answered(number: usize, line: &str) -> Result<jsonl::Answer, jsonl::BadLine> {
+fn answered(number: usize, line: &str) -> Result<jsonl::Answer, Box<jsonl::BadLine>> {
     let instance = jsonl::read(number, line)?;
     let start = Instant::now();
     let placed = instance.place();
@@ -145,7 +145,7 @@ fn answered(number: usize, line: &str) -> Result<jsonl::Answer, jsonl::BadLine> 
     Ok(instance.answer(placed, nanoseconds as f64 / 1000.0))
 }
 
-type Answered = (usize, Result<jsonl::Answer, jsonl::BadLine>);
+type Answered = (usize, Result<jsonl::Answer, Box<jsonl::BadLine>>);
 
 fn together(format: Format, answers: &[Answered]) -> Result<String> {
     #[derive(Serialize)]

@@ -98,8 +98,8 @@ pub struct Problem {
 ///
 /// # Errors
 /// Names the first thing that is wrong with it.
-pub fn read(number: usize, line: &str) -> Result<Instance, BadLine> {
-    let bad = |id: Option<Value>, fault: Fault| BadLine { line: number, id, error: problem(fault) };
+pub fn read(number: usize, line: &str) -> Result<Instance, Box<BadLine>> {
+    let bad = |id: Option<Value>, fault: Fault| Box::new(BadLine { line: number, id, error: problem(fault) });
     let value: Value = serde_json::from_str(line).map_err(|error| {
         bad(None, Fault::new("", "", &format!("this is not one JSON object: {error}"), "write one object per line"))
     })?;

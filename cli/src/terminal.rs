@@ -1,7 +1,5 @@
 //! Touches standard output, the terminal behind it and the environment: how wide it is, and whether it shows colours.
 
-#![expect(clippy::disallowed_methods, reason = "it asks the environment what the user's terminal can do")]
-
 use std::io::{self, IsTerminal, Write};
 
 use crate::arguments::ColorChoice;

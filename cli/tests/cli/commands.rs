@@ -105,15 +105,15 @@ fn the_running_example_lies_as_it_was_drawn_and_then_nothing_changes() {
 #[test]
 fn a_plan_says_who_moves_who_shrinks_and_who_cannot_follow() {
     let folder = Folder::new();
-    let topology = repository("examples/orchestrator.yaml");
+    let topology = "tests/inputs/three.yaml";
     let (twenty, laptop) = (folder.machine("twenty"), folder.machine("laptop"));
-    golden("plan.txt", &run(&["plan", "-f", &topology, "--hardware", &twenty, &laptop]).output);
+    golden("plan.txt", &run(&["plan", "-f", topology, "--hardware", &twenty, &laptop]).output);
     let host = r#"{ kind: HostState, metadata: { name: twenty }, spec: { topologies: [{ name: orchestrator,
-        state: Present, revision: "000000000000", generation: 1, slices: [
+        state: Present, revision: "000000000000", generation: 1, files: [{ name: site.env, content: "" }], slices: [
             { unit: orchestrator-control.slice, cpus: "8-15", memoryNodes: "1", memory: { max: 8Gi } },
             { unit: orchestrator-old.slice, cpus: "0" }] }] } }"#;
     let current = folder.file("current.yaml", host);
-    let moved = run(&["plan", "-f", &topology, "--hardware", &twenty, "--current", &current]);
+    let moved = run(&["plan", "-f", topology, "--hardware", &twenty, "--current", &current]);
     assert_eq!(moved.code, 2, "{}", moved.output);
     golden("plan-moved.txt", &moved.output);
     let strict = run(&["plan", "-f", "tests/inputs/strict.yaml", "--hardware", &laptop]);

@@ -1,12 +1,12 @@
 //! Drawings as they are seen: committed answers, and facts that hold of every one.
 
-use crate::program::{Folder, MACHINES, golden, machine, repository, run};
+use crate::program::{Folder, MACHINES, golden, machine, run};
 
 /// The running example, or where it says nothing new, one with kept cores and idle siblings.
 fn topology(machine: &str) -> String {
     match machine {
         "hybrid" | "odd" => "tests/inputs/wishes.yaml".to_owned(),
-        _ => repository("examples/orchestrator.yaml"),
+        _ => "tests/inputs/three.yaml".to_owned(),
     }
 }
 
@@ -113,7 +113,7 @@ fn the_uses_of_a_drawing_are_disjoint_and_complete_as_json() {
 fn a_plan_can_be_drawn_later() {
     let folder = Folder::new();
     let machine = folder.machine("twenty");
-    let topology = repository("examples/orchestrator.yaml");
+    let topology = topology("twenty");
     let plan = run(&["plan", "-f", &topology, "--hardware", &machine, "-o", "json"]);
     let plan = folder.file("plan.json", &plan.output);
     let later = run(&["map", &machine, "--placement", &plan, "--width", "80"]);
