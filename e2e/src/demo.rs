@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lamina_cli::drawing::{self, Colour, DrawnSlice, Subject};
 use lamina_crds::{Bytes, CpuSet, HostState};
 use serde_json::json;
 
@@ -14,8 +15,8 @@ use crate::fleet::{Fleet, waiting};
 use crate::host::Host;
 use crate::lab::Lab;
 
-/// The colours of slices, chosen so that they differ for people who do not tell red from green; letters say the same.
-const COLOURS: [&str; 6] = ["44", "43", "45", "46", "41", "42"];
+/// The widest picture of a machine, in characters.
+const PICTURE_WIDTH: usize = 100;
 
 /// Runs the story on the lab's fleet of one host; every step that is not true ends it with an error.
 pub async fn tell(fleet: &mut Fleet, lab: &Lab) -> Result<()> {
@@ -67,43 +68,24 @@ impl Story {
         self.since = Instant::now();
     }
 
-    /// The machine, one line per NUMA node, one cell per CPU.
+    /// The machine with its slices, as `kubectl lamina map` draws it.
     fn picture(&self, host: &HostState) -> Result<()> {
         let status = host.status.as_ref().context("the host has a status")?;
         let hardware = status.hardware.as_ref().context("the agent has reported the hardware")?;
-        let slices: Vec<(&str, &CpuSet)> = status
-            .topologies
-            .iter()
-            .flat_map(|topology| &topology.slices)
-            .map(|slice| (slice.unit.trim_end_matches(".slice"), &slice.cpus))
-            .collect();
-        for node in &hardware.numa_nodes {
-            let cells: Vec<String> = node.cpus.iter().map(|cpu| self.cell(cpu, &slices)).collect();
-            println!("    node {}  {}", node.id, cells.join(" "));
-        }
-        for (index, (unit, cpus)) in slices.iter().enumerate() {
-            let sample = self.paint(&format!(" {} ", letter(unit)), index);
-            println!("    {sample} {unit}: CPUs {cpus}");
+        let slices = status.topologies.iter().flat_map(|topology| &topology.slices);
+        let slices = slices.map(|slice| DrawnSlice {
+            name: slice.unit.trim_end_matches(".slice").to_owned(),
+            cpus: slice.cpus.clone(),
+            memory_nodes: Some(slice.memory_nodes.clone()),
+        });
+        let (slices, name, housekeeping) = (slices.collect(), String::new(), CpuSet::new());
+        let subject = Subject { name, hardware, slices, housekeeping };
+        let colour = if self.colour { Colour::Codes } else { Colour::None };
+        for line in drawing::text(&subject, PICTURE_WIDTH, colour).lines() {
+            println!("{:4}{line}", "");
         }
         Ok(())
     }
-
-    fn cell(&self, cpu: u32, slices: &[(&str, &CpuSet)]) -> String {
-        match slices.iter().position(|(_, cpus)| cpus.contains(cpu)) {
-            Some(index) => self.paint(&format!("{cpu:>2}{}", letter(slices[index].0)), index),
-            None => format!("{cpu:>2}."),
-        }
-    }
-
-    fn paint(&self, text: &str, index: usize) -> String {
-        if self.colour { format!("\x1b[30;{}m{text}\x1b[0m", COLOURS[index % COLOURS.len()]) } else { text.to_owned() }
-    }
-}
-
-/// The letter of a slice: the first of its own name.
-fn letter(unit: &str) -> char {
-    let own = unit.rsplit('-').next().unwrap_or(unit);
-    own.chars().next().unwrap_or('?').to_ascii_uppercase()
 }
 
 fn lasted(time: Duration) -> String {
