@@ -57,7 +57,7 @@ pub fn settle(claims: Claims) -> Hardware {
     let l3 =
         if level_3.is_empty() { joining(settled_caches(&level_2, &usable, &cores, &place), &cores) } else { level_3 };
     let mut hardware = Hardware {
-        machine_id,
+        machine_id: bounded(machine_id, 64),
         cpus: CpuInventory {
             offline: present.difference(&usable),
             isolated: isolated.intersection(&present),
@@ -70,11 +70,16 @@ pub fn settle(claims: Claims) -> Hardware {
         numa_nodes: nodes,
         devices: Vec::new(),
         kubelet: claims.kubelet.map(|kubelet| of_this_machine(kubelet, &present)),
-        kernel: claims.kernel,
-        systemd: claims.systemd,
+        kernel: bounded(claims.kernel, 128),
+        systemd: bounded(claims.systemd, 32),
     };
     hardware.devices = settled_devices(claims.devices, &hardware);
     hardware
+}
+
+/// As much of a text as the schema takes.
+fn bounded(text: String, most: usize) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(most).collect()
 }
 
 /// Which package and which node each CPU is in.

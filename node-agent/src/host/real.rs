@@ -108,7 +108,7 @@ impl Host for RealHost {
         let hardware = hardware::read_apart(machine, self.root.path(), &systemd).map_err(io::Error::other);
         let mut hardware = at("/sys", "read the hardware below", hardware)?;
         let identity = self.read(&HostPath::new("/etc/machine-id")).await?.unwrap_or_default();
-        hardware.machine_id = String::from_utf8_lossy(&identity).trim().to_owned();
+        hardware.machine_id = String::from_utf8_lossy(&identity).trim().chars().take(64).collect();
         Ok(hardware)
     }
 

@@ -48,6 +48,8 @@ pub fn faults(hardware: &Hardware, present: &BTreeSet<u32>) -> Vec<String> {
     for (index, node) in hardware.numa_nodes.iter().enumerate() {
         must(node.distances.iter().all(|other| node.distances[index] <= *other), "something is nearer than local");
     }
+    let texts = [(&hardware.machine_id, 64), (&hardware.kernel, 128), (&hardware.systemd, 32)];
+    must(texts.iter().all(|(text, most)| text.chars().count() <= *most), "a text that is too long");
     must(hardware.devices.len() <= 128, "too many devices");
     must(
         hardware.devices.iter().all(|device| device.node.is_none_or(|node| ids.contains(&node))),
