@@ -53,9 +53,9 @@ pub struct Hardware {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CpuInventory {
-    /// CPUs that run.
+    /// CPUs that run and may be used.
     pub online: CpuSet,
-    /// CPUs that are present and switched off.
+    /// CPUs that are present and do not run, or that the topmost cgroup keeps back.
     pub offline: CpuSet,
     /// CPUs that the kernel keeps out of scheduling (`isolcpus=`).
     pub isolated: CpuSet,
