@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use lamina_crds::host_state::EntryState;
 use lamina_crds::slice_topology::OnChange;
 use lamina_crds::text::AbsolutePath;
+use lamina_crds::wishes::Migration;
 use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitName, UserName};
 
 use crate::host_path::HostPath;
+use crate::numa::NumaPolicy;
 use crate::property::Properties;
 
 /// Everything that should be on the host, by topology.
@@ -61,6 +63,8 @@ pub struct DesiredSlice {
     pub cpus: Option<CpuSet>,
     /// The memory nodes that the kernel must give it; `None` where nothing is to be chosen.
     pub memory_nodes: Option<NodeSet>,
+    /// When a change of them reaches what already runs.
+    pub migrate: Migration,
 }
 
 /// One service.
@@ -74,6 +78,8 @@ pub struct DesiredService {
     pub text: UnitText,
     /// What systemd and the kernel must report.
     pub properties: Properties,
+    /// How its memory spreads over nodes; `None` where systemd's own setting stands.
+    pub numa: Option<NumaPolicy>,
     /// Digests that tell which text is loaded and which one the process was started from.
     pub digests: TextDigests,
     /// The invocation of a process that may have read other files than those asked for: it counts as out of date.

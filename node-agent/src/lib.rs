@@ -16,8 +16,10 @@ mod instruction;
 pub mod kube_cluster;
 pub mod marker;
 pub mod memory;
+pub mod migration;
 #[cfg(test)]
 mod model;
+pub mod numa;
 pub mod observed;
 pub mod plan;
 pub mod preflight;

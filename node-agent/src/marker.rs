@@ -41,6 +41,14 @@ pub fn mark(topology: &TopologyName, content: &[u8]) -> Mark {
     if whole { Mark::Intact } else { Mark::Damaged }
 }
 
+/// Whether the content is what Lamina wrote, for whichever topology.
+pub fn is_intact(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content);
+    let name = text.strip_prefix("# Lamina: ").and_then(|rest| rest.split(' ').next());
+    let topology = name.and_then(|name| TopologyName::new(name).ok());
+    topology.is_some_and(|topology| mark(&topology, content) == Mark::Intact)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::hardware::{CpuInventory, NumaNode};
+use lamina_crds::wishes::MemoryPolicy;
 use lamina_crds::{Bytes, CpuSet, Hardware, TopologyEntry, UnitKind, UnitName};
 use serde_json::json;
 
@@ -10,6 +11,7 @@ use crate::cluster::{Cluster, ClusterError, HostEvent, RawHostState, Seen};
 use crate::desired::TextDigests;
 use crate::host::{Host, HostError, JobResult};
 use crate::host_path::{HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::numa::NumaPolicy;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope, Threads};
 use crate::property::{Properties, Property, Value};
 use crate::unit_text::tests::{settings, words};
@@ -87,6 +89,7 @@ pub(crate) struct Process {
 pub(crate) struct Loaded {
     pub(crate) drop_ins: Vec<String>,
     pub(crate) properties: Properties,
+    pub(crate) numa: Option<NumaPolicy>,
     pub(crate) slice: String,
     pub(crate) digests: Option<TextDigests>,
 }
@@ -165,6 +168,11 @@ impl ModelHost {
         for (_, key, value) in texts.collect::<Vec<_>>().iter().flat_map(|text| settings(text)) {
             match key.as_str() {
                 "Slice" => loaded.slice = value,
+                "NUMAPolicy" => loaded.numa = Some(NumaPolicy { policy: policy(&value), nodes: Default::default() }),
+                "NUMAMask" => {
+                    let numa = loaded.numa.as_mut().expect("the policy stands before its mask");
+                    numa.nodes = value.parse().expect("a list");
+                }
                 "LogExtraFields" => {
                     fields.extend(words(&value).iter().filter_map(|word| {
                         word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -203,6 +211,7 @@ impl ModelHost {
             seen.fragment_path = HostPath::fragment(unit).to_string();
             seen.drop_in_paths.clone_from(&loaded.drop_ins);
             seen.loaded = loaded.properties.clone();
+            seen.numa.clone_from(&loaded.numa);
             seen.loaded_text.clone_from(&loaded.digests);
             seen.slice.clone_from(&loaded.slice);
         }
@@ -257,6 +266,13 @@ impl ModelHost {
         }
         JobResult::Done
     }
+}
+
+fn policy(word: &str) -> MemoryPolicy {
+    use MemoryPolicy::{Bind, Default, Interleave, Local, Preferred};
+    let nodes = lamina_crds::NodeSet::new;
+    let all = [Default, Local, Preferred, Bind, Interleave].into_iter();
+    all.into_iter().find(|policy| NumaPolicy { policy: *policy, nodes: nodes() }.word() == word).expect("a policy")
 }
 
 fn cpus(kernel: &Properties) -> Option<CpuSet> {

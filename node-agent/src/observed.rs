@@ -7,6 +7,7 @@ use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitName, UserName};
 
 use crate::desired::TextDigests;
 use crate::host_path::HostPath;
+use crate::numa::NumaPolicy;
 use crate::property::Properties;
 
 /// What to look at.
@@ -103,6 +104,8 @@ pub struct ObservedUnit {
     pub active_since: u64,
     /// Managed properties as systemd has them loaded.
     pub loaded: Properties,
+    /// The NUMA policy of a service as systemd has it loaded; none if it sets none.
+    pub numa: Option<NumaPolicy>,
     /// Managed properties as the cgroup files show them; empty if there is no cgroup.
     pub kernel: Properties,
     /// `cpuset.cpus.effective` of the cgroup, or of the nearest ancestor that has the file.

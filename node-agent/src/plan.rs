@@ -15,6 +15,7 @@ use lamina_crds::host_state::EntryState;
 
 use crate::desired::{DesiredEntry, DesiredHost};
 use crate::host_path::HostPath;
+use crate::migration::in_force;
 use crate::observed::ObservedHost;
 use crate::preflight::Held;
 use crate::property::Properties;
@@ -215,8 +216,9 @@ impl Step {
 
 /// What must be done on the host so that it runs `desired` and nothing else of ours, leaving alone what is held.
 pub fn plan(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan {
-    let entries: Vec<Entry<'_>> = desired
-        .entries
+    let in_force: Vec<_> =
+        desired.entries.iter().map(|(name, entry)| (name, in_force(name, entry, observed))).collect();
+    let entries: Vec<Entry<'_>> = in_force
         .iter()
         .filter(|(name, entry)| {
             let is_left_alone = held.entries.contains_key(*name) || desired.paused.contains(*name);

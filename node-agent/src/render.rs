@@ -8,11 +8,13 @@ use lamina_crds::host_state::{
 use lamina_crds::names::NameError;
 use lamina_crds::slice_topology::{MemoryLimits, ResourceLimits, RestartPolicy, TaskLimits};
 use lamina_crds::text::AbsolutePath;
+use lamina_crds::wishes::Migration;
 use lamina_crds::{Bytes, TopologyEntry, TopologyName, UnitName};
 
 use crate::desired::{DesiredEntry, DesiredService, DesiredSlice, ServiceNeeds, TextDigests, UnitText};
 use crate::host_path::HostPath;
 use crate::marker::sealed;
+use crate::numa::NumaPolicy;
 use crate::property::{Properties, Property, Value};
 use crate::unit_text::{UnitFile, environment_file};
 
@@ -21,6 +23,7 @@ pub fn render(entry: &TopologyEntry) -> Result<DesiredEntry, NameError> {
     let TopologyEntry { name, state, revision, generation: _, files: _, slices, services } = entry;
     let own = topology_slice(name, UnitName::of_topology(name)?, slices);
     let order = StartOrder::of(slices, services);
+    let of_slice = |service: &ServiceEntry| slices.iter().find(|slice| slice.unit == service.slice);
     Ok(DesiredEntry {
         state: *state,
         revision: revision.clone(),
@@ -28,7 +31,7 @@ pub fn render(entry: &TopologyEntry) -> Result<DesiredEntry, NameError> {
         formerly: BTreeMap::new(),
         files: delivered(entry),
         slices: std::iter::once(own).chain(slices.iter().map(|slice| slice_of(name, slice))).collect(),
-        services: services.iter().map(|service| service_of(entry, service, &order)).collect(),
+        services: services.iter().map(|service| service_of(entry, service, of_slice(service), &order)).collect(),
     })
 }
 
@@ -75,12 +78,11 @@ fn topology_slice(topology: &TopologyName, unit: UnitName, slices: &[SliceEntry]
     let mut properties = memory_properties(Some(&memory));
     properties.extend([(Property::IoWeight, Value::Default), (Property::TasksMax, Value::Infinity)]);
     let text = slice_text(topology, &format!("Slices of topology {topology}"), &properties);
-    DesiredSlice { unit, text, properties, cpus: None, memory_nodes: None }
+    DesiredSlice { unit, text, properties, cpus: None, memory_nodes: None, migrate: Migration::Now }
 }
 
 fn slice_of(topology: &TopologyName, slice: &SliceEntry) -> DesiredSlice {
-    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory_policy: _, migrate: _, memory, io, tasks } =
-        slice;
+    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory_policy: _, migrate, memory, io, tasks } = slice;
     let mut properties = memory_properties(memory.as_ref());
     let weight = io.and_then(|io| io.weight).map_or(Value::Default, |weight| Value::Number(weight.into()));
     let tasks = tasks.and_then(|tasks| tasks.max).map_or(Value::Infinity, Value::Number);
@@ -93,21 +95,38 @@ fn slice_of(topology: &TopologyName, slice: &SliceEntry) -> DesiredSlice {
         properties.insert(Property::AllowedMemoryNodes, Value::Nodes(nodes.clone()));
     }
     let text = slice_text(topology, &format!("Slice {} of topology {topology}", unit.stem()), &properties);
-    DesiredSlice { unit: unit.clone(), text, properties, cpus: Some(cpus.clone()), memory_nodes: memory_nodes.clone() }
+    DesiredSlice {
+        unit: unit.clone(),
+        text,
+        properties,
+        cpus: Some(cpus.clone()),
+        memory_nodes: memory_nodes.clone(),
+        migrate: *migrate,
+    }
 }
 
 fn slice_text(topology: &TopologyName, description: &str, properties: &Properties) -> UnitText {
     let fragment = UnitFile::new().section("Unit").text("Description", description).section("Slice").finish();
-    UnitText { fragment: sealed(topology, &fragment), drop_in: drop_in(topology, "Slice", properties) }
+    UnitText { fragment: sealed(topology, &fragment), drop_in: slice_drop_in(topology, properties) }
 }
 
-/// Every managed value; what merges with earlier files is emptied first, so that ours is the only one.
-fn drop_in(topology: &TopologyName, section: &'static str, properties: &Properties) -> String {
-    let file = properties.iter().fold(UnitFile::new().section(section), |file, (property, value)| match value {
+/// Every managed value of a slice.
+pub(crate) fn slice_drop_in(topology: &TopologyName, properties: &Properties) -> String {
+    sealed(topology, &settings("Slice", properties).finish())
+}
+
+/// Every managed value of a service, and how its memory spreads over nodes.
+pub(crate) fn service_drop_in(topology: &TopologyName, properties: &Properties, numa: Option<&NumaPolicy>) -> String {
+    let file = settings("Service", properties);
+    sealed(topology, &numa.map_or_else(|| file.clone(), |numa| numa.lines(file.clone())).finish())
+}
+
+/// Managed values; what merges with earlier files is emptied first, so that ours is the only one.
+fn settings(section: &'static str, properties: &Properties) -> UnitFile {
+    properties.iter().fold(UnitFile::new().section(section), |file, (property, value)| match value {
         Value::Cpus(_) | Value::Nodes(_) => file.reset(property.key()).set(property.key(), value),
         Value::Number(_) | Value::Infinity | Value::Default => file.set(property.key(), value),
-    });
-    sealed(topology, &file.finish())
+    })
 }
 
 /// Memory settings, all of them: what is not asked stands there as its default, so that drift of it is seen.
@@ -124,17 +143,23 @@ fn memory_properties(memory: Option<&MemoryLimits>) -> Properties {
     ])
 }
 
-fn service_of(entry: &TopologyEntry, service: &ServiceEntry, order: &StartOrder<'_>) -> DesiredService {
+fn service_of(
+    entry: &TopologyEntry,
+    service: &ServiceEntry,
+    slice: Option<&SliceEntry>,
+    order: &StartOrder<'_>,
+) -> DesiredService {
     let mut properties = memory_properties(service.memory.as_ref());
     if let Some(TaskLimits { max: Some(max) }) = service.tasks {
         properties.insert(Property::TasksMax, Value::Number(max));
     }
     let start_after = order.before(&service.slice);
+    let numa = slice.and_then(|slice| slice.memory_policy.as_ref()).map(NumaPolicy::asked);
     let body = fragment(entry, service, &start_after);
     let digests = TextDigests {
         text: digest_of_bytes(body.clone().finish_with(&[]).as_bytes()),
-        start: start_digest(entry, service),
-        derived: derived_digest(service),
+        start: start_digest(entry, service, numa.as_ref()),
+        derived: derived_digest(service, slice),
     };
     let fields =
         [("LAMINA_TEXT", &digests.text), ("LAMINA_START", &digests.start), ("LAMINA_DERIVED", &digests.derived)];
@@ -143,9 +168,10 @@ fn service_of(entry: &TopologyEntry, service: &ServiceEntry, order: &StartOrder<
         slice: service.slice.clone(),
         text: UnitText {
             fragment: sealed(&entry.name, &body.finish_with(&fields)),
-            drop_in: drop_in(&entry.name, "Service", &properties),
+            drop_in: service_drop_in(&entry.name, &properties, numa.as_ref()),
         },
         properties,
+        numa,
         digests,
         doubted: None,
         start_after,
@@ -246,7 +272,7 @@ fn limit_lines(file: UnitFile, limits: &ResourceLimits) -> UnitFile {
 
 /// Over everything that takes effect only when the program starts, and nothing else: the restart policy and the order
 /// take effect with a reload, derived values never restart.
-fn start_digest(entry: &TopologyEntry, service: &ServiceEntry) -> String {
+fn start_digest(entry: &TopologyEntry, service: &ServiceEntry, numa: Option<&NumaPolicy>) -> String {
     let ServiceEntry {
         unit: _,
         slice: _,
@@ -264,12 +290,19 @@ fn start_digest(entry: &TopologyEntry, service: &ServiceEntry) -> String {
     let given: Vec<&ResolvedEnv> = env.iter().filter(|variable| !variable.derived).collect();
     let content = |name| entry.files.iter().find(|file| Some(&file.name) == name).map(|file| &file.content);
     let files: Vec<_> = env_files.iter().map(|file| (file, content(file.file.as_ref()))).collect();
-    digest(&(command, user, working_directory, files, given, rlimits))
+    let own = (command, user, working_directory, files, given, rlimits);
+    // The nodes of a policy follow from the placement: the kernel rebinds them, or they count as derived.
+    numa.map_or_else(|| digest(&own), |numa| digest(&(&own, numa.policy)))
 }
 
-fn derived_digest(service: &ServiceEntry) -> String {
+/// Over what follows from the host and its placement: derived values, and memory nodes that wait for a restart.
+fn derived_digest(service: &ServiceEntry, slice: Option<&SliceEntry>) -> String {
     let derived: Vec<&ResolvedEnv> = service.env.iter().filter(|variable| variable.derived).collect();
-    digest(&derived)
+    let waiting = slice.filter(|slice| slice.migrate == Migration::OnRestart);
+    match waiting.and_then(|slice| slice.memory_nodes.as_ref()) {
+        Some(nodes) => digest(&(derived, nodes)),
+        None => digest(&derived),
+    }
 }
 
 /// Which services start before those of a slice, through slices without services, too.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use lamina_crds::conditions::{Condition, ConditionStatus, ConditionType, Reason, Verdict, settle};
+use lamina_crds::hardware::Kubelet;
 use lamina_crds::host_state::{AgentIdentity, EntryState, HostSummary, SliceStatus, TopologyStatus};
 use lamina_crds::{Hardware, HostStateStatus, TopologyName, UnitName};
 
@@ -11,6 +12,7 @@ use crate::accept::Accepted;
 use crate::desired::{DesiredEntry, DesiredHost};
 use crate::health::{Health, PATIENCE};
 use crate::host_path::DROP_IN;
+use crate::migration::in_force;
 use crate::observed::ObservedHost;
 use crate::plan::{Plan, foreign_drop_ins, outranking, waits_for_restart};
 use crate::preflight::{Held, OLDEST_SYSTEMD, Refusal};
@@ -195,7 +197,7 @@ fn tell_present(
     late: bool,
     told: &mut Told,
 ) {
-    told.verification = verify(entry, observed, view.hardware);
+    told.verification = verify(&in_force(name, entry, observed), observed, view.hardware);
     told.services = entry.services.len();
     told.pending = pending(entry, observed);
     told.foreign = foreign(entry, observed);
@@ -474,11 +476,21 @@ fn host_verdicts(view: &View<'_>, told: &[Told]) -> Vec<Verdict> {
     verdicts
 }
 
+/// Without the static policy, pods share all CPUs.
+fn runs_pods_anywhere(kubelet: &Kubelet) -> bool {
+    kubelet.cpu_manager_policy != "static"
+}
+
 fn supported(view: &View<'_>) -> Verdict {
     let type_ = ConditionType::Supported;
     match (view.unsupported, view.observed) {
         (Some(refusal), _) => Verdict::new(type_, ConditionStatus::False, Reason::Unsupported, refusal.message.clone()),
         (None, None) => Verdict::new(type_, ConditionStatus::Unknown, Reason::NotObserved, "nothing is measured yet"),
+        (None, Some(_)) if view.hardware.kubelet.as_ref().is_some_and(runs_pods_anywhere) => {
+            let message = "a kubelet runs here that lets pods run on any CPU: exclusive slices are so among managed \
+                           slices only; reserve CPUs with its static CPU manager policy to change that";
+            Verdict::new(type_, ConditionStatus::True, Reason::SharedWithPods, message)
+        }
         (None, Some(observed)) => {
             let version = observed.systemd_version;
             let message = format!("systemd {version} (at least {OLDEST_SYSTEMD}) with cgroup v2 and its controllers");

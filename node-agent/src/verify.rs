@@ -97,6 +97,10 @@ fn service_faults(service: &DesiredService, slice: &DesiredSlice, seen: &Observe
         return vec![format!("{unit} is {} ({})", seen.active_state, seen.sub_state)];
     }
     let mut faults = value_faults(unit, seen, &service.properties);
+    if let Some(asked) = service.numa.as_ref().filter(|asked| seen.numa.as_ref() != Some(asked)) {
+        let found = seen.numa.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+        faults.push(format!("{unit}: {asked} is asked, {found} is found; look for drop-ins that set it"));
+    }
     if !sits_in(unit, &slice.unit, seen) {
         faults.push(format!("{unit} runs in {} instead of {}", seen.control_group, slice.unit));
     }

@@ -17,7 +17,7 @@ use crate::hand::Hand;
 use crate::host::Kind;
 use crate::random::Random;
 use crate::story::Story;
-use crate::truth::{disagreements, leftovers, remains};
+use crate::truth::{disagreements_after, leftovers, remains};
 use crate::wish::Wish;
 use crate::world::{ROLE, World};
 
@@ -332,7 +332,7 @@ impl History {
                     |slice: &lamina_crds::UnitName| entry.services.iter().any(|service| service.slice == *slice);
                 let unused: Vec<String> =
                     entry.slices.iter().filter(|s| !is_used(&s.unit)).map(|s| format!("{} ", s.unit)).collect();
-                let found = disagreements(&host, entry);
+                let found = disagreements_after(&site.host, &host, entry);
                 let found = found.into_iter().filter(|what| !unused.iter().any(|unit| what.starts_with(unit)));
                 wrong.extend(found.map(|what| format!("{name} after a loss of power: {what}")));
             }

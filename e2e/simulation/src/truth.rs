@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::slice_topology::{MemoryLimits, OnChange, TaskLimits};
+use lamina_crds::wishes::Migration;
 use lamina_crds::{Bytes, CpuSet, TopologyEntry, UnitName};
+use lamina_node_agent::desired::TextDigests;
 use lamina_node_agent::host_path::{PERSISTENT_CONTROL, RUNTIME_CONTROL};
 use lamina_node_agent::property::{Properties, Property, Value};
 
@@ -16,6 +18,12 @@ use crate::host::systemd::{Activity, Process, is_enabled, slice_path, with_defau
 
 /// Everything in which the host disagrees with a Present entry.
 pub fn disagreements(host: &SimulatedHost, entry: &TopologyEntry) -> Vec<String> {
+    disagreements_after(host, host, entry)
+}
+
+/// The same of a host that has lost its power. Memory nodes that waited for a restart `before` may still be the former
+/// ones: no agent has run since.
+pub fn disagreements_after(before: &SimulatedHost, host: &SimulatedHost, entry: &TopologyEntry) -> Vec<String> {
     let mut found = Vec::new();
     match UnitName::of_topology(&entry.name) {
         Ok(own) => found.extend(own_slice(host, entry, &own)),
@@ -26,7 +34,8 @@ pub fn disagreements(host: &SimulatedHost, entry: &TopologyEntry) -> Vec<String>
         let differs = host.disk.read(&path).as_deref() != Some(file.content.as_bytes());
         differs.then(|| format!("{path} is not what was to be delivered"))
     }));
-    found.extend(entry.slices.iter().flat_map(|slice| slice_disagreements(host, slice)));
+    let slices = entry.slices.iter();
+    found.extend(slices.flat_map(|slice| slice_disagreements(host, slice, memory_nodes_wait(before, entry, slice))));
     found.extend(entry.services.iter().flat_map(|service| service_disagreements(host, entry, service)));
     found
 }
@@ -84,11 +93,26 @@ fn slice_exists(host: &SimulatedHost, slice: &UnitName) -> Vec<String> {
     if is_active { Vec::new() } else { vec![format!("{slice} is not active")] }
 }
 
-fn slice_disagreements(host: &SimulatedHost, slice: &SliceEntry) -> Vec<String> {
-    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory, io, tasks } = slice;
+/// Whether a process runs in the slice that was started for other derived values: its memory nodes need not be the new
+/// ones yet.
+fn memory_nodes_wait(host: &SimulatedHost, entry: &TopologyEntry, slice: &SliceEntry) -> bool {
+    let inside = entry.services.iter().filter(|service| service.slice == slice.unit);
+    let is_from_before = |service: &ServiceEntry| {
+        let process = host.systemd.units.get(&service.unit).and_then(|unit| unit.process.as_ref());
+        let derived = |digests: &Option<TextDigests>| digests.as_ref().map(|digests| digests.derived.clone());
+        let on_disk = derived(&load(&host.disk, &service.unit).digests);
+        process.is_some_and(|process| derived(&process.started_from) != on_disk)
+    };
+    slice.migrate == Migration::OnRestart && inside.into_iter().any(is_from_before)
+}
+
+fn slice_disagreements(host: &SimulatedHost, slice: &SliceEntry, nodes_wait: bool) -> Vec<String> {
+    let SliceEntry { unit, start_after: _, cpus, memory_nodes, memory_policy: _, migrate: _, memory, io, tasks } =
+        slice;
+    let memory_nodes = memory_nodes.as_ref().filter(|_| !nodes_wait);
     let mut asked = asked_memory(memory.as_ref());
     asked.insert(Property::AllowedCpus, Value::Cpus(cpus.clone()));
-    asked.extend(memory_nodes.iter().map(|nodes| (Property::AllowedMemoryNodes, Value::Nodes(nodes.clone()))));
+    asked.extend(memory_nodes.map(|nodes| (Property::AllowedMemoryNodes, Value::Nodes(nodes.clone()))));
     asked.extend(io.and_then(|io| io.weight).map(|weight| (Property::IoWeight, Value::Number(weight.into()))));
     asked.extend(tasks.and_then(|tasks| tasks.max).map(|most| (Property::TasksMax, Value::Number(most))));
     let mut found = slice_exists(host, unit);
@@ -100,7 +124,7 @@ fn slice_disagreements(host: &SimulatedHost, slice: &SliceEntry) -> Vec<String> 
         found.push(format!("{unit} has CPUs {effective}, not {expected}"));
     }
     let nodes = host.cgroups.effective_nodes(&host.machine, &path);
-    if memory_nodes.as_ref().is_some_and(|asked| *asked != nodes) {
+    if memory_nodes.is_some_and(|asked| *asked != nodes) {
         found.push(format!("{unit} has memory nodes {nodes}"));
     }
     found

@@ -11,6 +11,8 @@ use crate::model::{ModelCluster, ModelHost, example, revised};
 use crate::observed::ObservedFile;
 use crate::property::{Properties, Property, Value};
 
+mod memory_nodes;
+
 struct World {
     memory: Memory,
     host: ModelHost,
@@ -613,7 +615,7 @@ fn an_offline_cpu_leaves_the_slice_where_it_is() {
     world.host.hardware.cpus.offline.insert(7);
     world.pass();
     assert!(world.ready());
-    assert_eq!(world.told().1, "CpuOffline");
+    assert_eq!(world.told().1, "CPUOffline");
     assert!(world.told().2.contains("7 of 8 CPUs are left"), "{:?}", world.told());
     assert_eq!(world.host.log, Vec::<String>::new());
 }

@@ -5,6 +5,7 @@ use zbus::Variant;
 
 use crate::host::bus::PropertyMap;
 use crate::host::log_fields;
+use crate::numa::NumaPolicy;
 use crate::observed::ObservedUnit;
 use crate::property::{Properties, Property, Value};
 use lamina_crds::{CpuSet, NodeSet};
@@ -31,6 +32,7 @@ pub fn read(properties: &PropertyMap<'_>) -> ObservedUnit {
         main_pid: number32(properties, "MainPID"),
         active_since: number(properties, "ActiveEnterTimestampMonotonic").unwrap_or_default(),
         loaded: loaded(properties),
+        numa: numa(properties),
         loaded_text: loaded_text(properties),
         ..ObservedUnit::default()
     }
@@ -97,6 +99,12 @@ fn loaded_value(property: Property, value: &Variant<'_>) -> Option<Value> {
     }
 }
 
+fn numa(properties: &PropertyMap<'_>) -> Option<NumaPolicy> {
+    let Some(Variant::I32(policy)) = properties.get("NUMAPolicy") else { return None };
+    let mask = properties.get("NUMAMask").and_then(bytes).unwrap_or_default();
+    NumaPolicy::from_bus(*policy, &mask)
+}
+
 fn loaded_text(properties: &PropertyMap<'_>) -> Option<crate::desired::TextDigests> {
     let Some(Variant::Array(array)) = properties.get("LogExtraFields") else { return None };
     let fields: Vec<Vec<u8>> = array.inner().iter().filter_map(bytes).collect();
@@ -130,6 +138,8 @@ mod tests {
             ("IOWeight", Variant::from(u64::MAX)),
             ("AllowedCPUs", Variant::from(vec![0x00_u8, 0xff, 0, 0])),
             ("DropInPaths", Variant::from(vec!["/etc/a.conf"])),
+            ("NUMAPolicy", Variant::from(2_i32)),
+            ("NUMAMask", Variant::from(vec![0x02_u8])),
             (
                 "LogExtraFields",
                 Variant::from(vec![
@@ -147,6 +157,7 @@ mod tests {
         assert_eq!(unit.loaded[&Property::IoWeight], Value::Default);
         assert_eq!(unit.loaded[&Property::AllowedCpus], Value::Cpus("8-15".parse().expect("list")));
         assert_eq!(unit.drop_in_paths, ["/etc/a.conf"]);
+        assert_eq!(unit.numa.expect("a policy").to_string(), "NUMAPolicy=bind NUMAMask=1");
         assert_eq!(unit.loaded_text.map(|digests| digests.start).as_deref(), Some("b"));
     }
 

@@ -8,8 +8,9 @@ use lamina_crds::{TopologyName, UnitName};
 
 use super::processes::DOUBT;
 use super::{Class, Effect, Entry, Finding, Hand, Step};
-use crate::desired::{DesiredHost, DesiredService, TextDigests, UnitText};
+use crate::desired::{DesiredHost, DesiredService, UnitText};
 use crate::host_path::{DROP_IN, FILES, HostPath, REMOVED_FROM, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::marker::is_intact;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
 use crate::preflight::Held;
 use crate::property::Property;
@@ -99,6 +100,8 @@ fn write(observed: &ObservedHost, unit: Option<&UnitName>, path: &HostPath, cont
     let found = observed.files.get(path);
     let hand = match found {
         Some(ObservedFile::Regular { content: found }) if found == content.as_bytes() => return None,
+        // Our own earlier text: what waited for a restart is due.
+        Some(ObservedFile::Regular { content }) if is_intact(content) => Hand::Unknown,
         Some(_) => Hand::Edited,
         None => Hand::Removed,
     };
@@ -213,11 +216,11 @@ impl Entry<'_> {
     /// Units whose loaded state is not what stands on disk, or no longer on disk.
     pub(super) fn stale_units(&self) -> Vec<Finding> {
         let slices = self.entry.slices.iter().map(|slice| (&slice.unit, None));
-        let services = self.entry.services.iter().map(|service| (&service.unit, Some(&service.digests)));
+        let services = self.entry.services.iter().map(|service| (&service.unit, Some(service)));
         let wanted = slices.chain(services).filter(|(unit, _)| self.entry.is_present() && self.is_free(unit));
-        let stale = wanted.filter_map(|(unit, digests)| {
+        let stale = wanted.filter_map(|(unit, service)| {
             let seen = self.observed.units.get(unit);
-            let why = seen.map_or(Some("not loaded".to_owned()), |seen| not_loaded(unit, seen, digests))?;
+            let why = seen.map_or(Some("not loaded".to_owned()), |seen| not_loaded(unit, seen, service))?;
             Some(stale_finding(unit, why))
         });
         let gone = self.observed.units.iter().filter(|(unit, seen)| self.outlives_its_file(unit, seen));
@@ -247,7 +250,7 @@ fn stale_finding(unit: &UnitName, found: String) -> Finding {
 }
 
 /// Why systemd does not have our files of the unit loaded, if it has not.
-fn not_loaded(unit: &UnitName, seen: &ObservedUnit, digests: Option<&TextDigests>) -> Option<String> {
+fn not_loaded(unit: &UnitName, seen: &ObservedUnit, service: Option<&DesiredService>) -> Option<String> {
     let fragment = HostPath::fragment(unit);
     let drop_in = HostPath::drop_in(unit);
     if seen.load_state != "loaded" {
@@ -259,8 +262,11 @@ fn not_loaded(unit: &UnitName, seen: &ObservedUnit, digests: Option<&TextDigests
     if !seen.drop_in_paths.iter().any(|path| path == drop_in.as_str()) {
         return Some("without Lamina's drop-in".to_owned());
     }
-    let other_text = digests.is_some() && seen.loaded_text.as_ref() != digests;
-    other_text.then(|| "another text".to_owned())
+    let service = service?;
+    if seen.loaded_text.as_ref() != Some(&service.digests) {
+        return Some("another text".to_owned());
+    }
+    (service.numa.is_some() && seen.numa != service.numa).then(|| "another NUMA policy".to_owned())
 }
 
 /// Units of which systemd does not have our text loaded.
@@ -282,7 +288,8 @@ pub fn outranking<'a>(unit: &'a UnitName, observed: &'a ObservedHost) -> impl It
     foreign_drop_ins(unit, observed).filter(|path| {
         let Some(ObservedFile::Regular { content }) = observed.files.get(*path) else { return false };
         let text = String::from_utf8_lossy(content);
-        let managed = |line: &str| Property::ALL.iter().any(|property| line.trim_start().starts_with(property.key()));
+        let keys = || Property::ALL.iter().map(|property| property.key()).chain(crate::numa::KEYS);
+        let managed = |line: &str| keys().any(|key| line.trim_start().starts_with(key));
         path.name() > DROP_IN && text.lines().any(managed)
     })
 }

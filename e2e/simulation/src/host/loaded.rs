@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use lamina_crds::wishes::MemoryPolicy;
 use lamina_crds::{CpuSet, NodeSet, UnitKind, UnitName};
 use lamina_node_agent::desired::TextDigests;
+use lamina_node_agent::numa::NumaPolicy;
 use lamina_node_agent::property::{Properties, Property, Value};
 
 use super::disk::{Disk, Entry};
@@ -37,6 +39,8 @@ pub struct Loaded {
     pub stamps: Vec<u64>,
     /// Resource settings that a file or a push set.
     pub properties: Properties,
+    /// `NUMAPolicy=` and `NUMAMask=`.
+    pub numa: Option<NumaPolicy>,
     /// What a start runs.
     pub program: Rc<Program>,
     /// `Slice=`; `None` is `system.slice`.
@@ -194,6 +198,7 @@ impl Loaded {
             drop_ins: Vec::new(),
             stamps: Vec::new(),
             properties: Properties::new(),
+            numa: None,
             program: Rc::default(),
             slice: None,
             log_fields: BTreeMap::new(),
@@ -239,6 +244,15 @@ impl Loaded {
             "Environment" => program.environment.extend(pairs(value)),
             "EnvironmentFile" => program.env_files.extend(words(value).unwrap_or_default()),
             "Slice" => self.slice = unit_name(value).filter(|unit| unit.kind() == UnitKind::Slice),
+            "NUMAPolicy" => {
+                let policy = POLICIES.into_iter().find(|(word, _)| *word == value);
+                self.numa = policy.map(|(_, policy)| NumaPolicy { policy, nodes: NodeSet::new() });
+            }
+            "NUMAMask" => {
+                if let Some(numa) = &mut self.numa {
+                    numa.nodes = value.parse().unwrap_or_default();
+                }
+            }
             "Restart" => self.restarts = matches!(value, "always" | "on-failure"),
             "LogExtraFields" if value.is_empty() => self.log_fields.clear(),
             "LogExtraFields" => {
@@ -252,6 +266,15 @@ impl Loaded {
         }
     }
 }
+
+/// systemd.exec(5), `NUMAPolicy=`.
+const POLICIES: [(&str, MemoryPolicy); 5] = [
+    ("default", MemoryPolicy::Default),
+    ("local", MemoryPolicy::Local),
+    ("preferred", MemoryPolicy::Preferred),
+    ("bind", MemoryPolicy::Bind),
+    ("interleave", MemoryPolicy::Interleave),
+];
 
 fn unit_name(text: &str) -> Option<UnitName> {
     UnitName::new(text).ok()

@@ -107,6 +107,7 @@ impl SimulatedHost {
             main_pid: process.map_or(0, |process| process.pid),
             active_since: unit.active_since,
             loaded: with_defaults(name.kind(), &unit.loaded.properties),
+            numa: unit.loaded.numa.clone(),
             kernel: group.map(|values| kernel(name.kind(), values)).unwrap_or_default(),
             effective_cpus: group.map(|_| self.cgroups.effective_cpus(&self.machine, &path)),
             effective_memory_nodes: group.map(|_| self.cgroups.effective_nodes(&self.machine, &path)),
