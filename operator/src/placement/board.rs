@@ -154,13 +154,16 @@ impl<'a> Board<'a> {
         }
         let roots: Vec<Option<Root>> =
             (0..self.demands.len()).map(|demand| self.root(demand, quantities, settled)).collect();
+        let empty = State::empty(&problem);
+        let mut rooms: Vec<(usize, Rooms)> = Vec::new();
         for (task, demand) in tasks.iter().enumerate() {
             let guests = (0..self.demands.len())
                 .filter(|other| matches!(roots[*other], Some(Root::Demand(root)) if root == *demand));
             let group: Vec<&Demand> = guests.map(|guest| self.demands[guest]).collect();
             let class = priorities.iter().position(|priority| *priority == self.demands[*demand].priority);
             let count = quantities[*demand].unwrap_or(0);
-            let task = self.task(&problem, task, self.demands[*demand], &group, count, class.unwrap_or(0))?;
+            let task = self.bare_task(&problem, task, self.demands[*demand], &group, count, class.unwrap_or(0));
+            let task = self.fitting(&problem, task, &empty, &mut rooms)?;
             problem.tasks.push(task);
         }
         problem.ties = self.ties(&roots, &task_of, settled);
@@ -269,25 +272,37 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// The task of a demand and of those who run inside it; none if it does not fit alone.
-    fn task(
+    /// The task with the fewest domains that it needs; none if it does not fit alone. `rooms` remembers what was counted.
+    fn fitting(
         &self,
         problem: &Problem,
-        index: usize,
-        demand: &Demand,
-        group: &[&Demand],
-        count: u32,
-        class: usize,
+        mut task: Task,
+        empty: &State,
+        rooms: &mut Vec<(usize, Rooms)>,
     ) -> Option<Task> {
-        let mut task = self.bare_task(problem, index, demand, group, count, class);
-        let state = State::empty(problem);
-        let rooms = sorted_rooms(problem, &state, &task);
-        let fitting = rooms.iter().filter_map(|rooms| needs_of(rooms, count));
-        task.least = fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))?;
+        let is_alike = |(other, _): &&(usize, Rooms)| {
+            let other = &problem.tasks[*other];
+            (other.by_cpu, &other.kinds, &other.allowed) == (task.by_cpu, &task.kinds, &task.allowed)
+        };
+        let fewest = |rooms: &Rooms| {
+            let fitting = rooms.iter().filter_map(|rooms| needs_of(rooms, task.count));
+            fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))
+        };
+        let known = rooms.iter().find(is_alike).map(|(_, rooms)| fewest(rooms));
+        task.least = match known {
+            Some(least) => least?,
+            None => {
+                let counted = sorted_rooms(problem, empty, &task);
+                let least = fewest(&counted);
+                rooms.push((problem.tasks.len(), counted));
+                least?
+            }
+        };
         let insists = |slot: usize| task.align.contains(&(slot, AlignPolicy::Require));
         (0..KINDS).all(|slot| !insists(slot) || task.least[slot] <= 1).then_some(task)
     }
 
+    /// The task of a demand and of those who run inside it.
     fn bare_task(
         &self,
         problem: &Problem,
@@ -416,6 +431,9 @@ impl<'a> Board<'a> {
 
 /// What the kubelet calls its policy of giving CPUs to pods alone.
 pub const STATIC: &str = "static";
+
+/// For each kind of core how much the largest domains hold, by kind of domain.
+type Rooms = Vec<[Vec<u32>; KINDS]>;
 
 /// Where a slice runs.
 enum Root {

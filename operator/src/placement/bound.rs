@@ -122,13 +122,7 @@ impl Outlook {
     }
 
     /// By how many domains a tie must go unmet that is not decided yet.
-    fn tied(
-        &self,
-        problem: &Problem,
-        state: &State,
-        tie: &Tie,
-        needs: &[Option<Needs>],
-    ) -> u32 {
+    fn tied(&self, problem: &Problem, state: &State, tie: &Tie, needs: &[Option<Needs>]) -> u32 {
         let waits = |end: &End| matches!(end, End::Task(task) if state.shares[*task].is_none());
         if !waits(&tie.from) && !waits(&tie.to) {
             return 0;

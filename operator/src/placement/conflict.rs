@@ -13,7 +13,7 @@ use crate::placement::demand::{Demand, Site, Wanted};
 use crate::placement::housekeeping::{allocatable_nodes, kept_free};
 use crate::placement::machine::Machine;
 use crate::placement::problem::NODE;
-use crate::placement::stage::{Holder, Stage, Trouble, canonical};
+use crate::placement::stage::{Effort, Holder, Stage, Trouble, canonical};
 use crate::view::Refusal;
 
 /// Why nothing came of a stage: in words, and as data where several things stand against each other.
@@ -112,6 +112,7 @@ fn with_only<T>(
         others: if kept.contains(&Constraint::Others) { stage.others.clone() } else { Vec::new() },
         housekeeping: &housekeeping,
         allocatable_nodes: &allocatable_nodes(&machine, &housekeeping),
+        effort: Effort::Any,
     };
     look(&reduced, &hardware)
 }

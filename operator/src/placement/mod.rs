@@ -53,7 +53,7 @@ pub use crate::placement::demand::{
 use crate::placement::housekeeping::{allocatable_nodes, kept_free};
 use crate::placement::machine::Machine;
 use crate::placement::report::Report;
-use crate::placement::stage::{Claim, Occupant, Stage, Staged, canonical};
+use crate::placement::stage::{Claim, Effort, Occupant, Stage, Staged, canonical};
 use crate::placement::tally::Tally;
 
 /// Places all demands of one host.
@@ -135,6 +135,7 @@ impl Host<'_> {
             others,
             housekeeping: self.housekeeping,
             allocatable_nodes: self.allocatable_nodes,
+            effort: Effort::Best,
         }
     }
 

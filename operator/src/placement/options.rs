@@ -181,8 +181,12 @@ struct Finder<'a> {
     company: u32,
     /// Those who wait and want to be apart from it.
     shy: Vec<usize>,
+    /// By kind of domain, whether any tie speaks of it.
+    has_ties: [bool; KINDS],
     takes: Vec<(u16, u32)>,
     pending: Vec<(usize, u32)>,
+    draft: Share,
+    tried: usize,
     found: Vec<Candidate>,
 }
 
@@ -201,8 +205,11 @@ impl<'a> Finder<'a> {
             has_penalties: false,
             company: 0,
             shy: Vec::new(),
+            has_ties: [0, 1, 2].map(|slot| problem.ties.iter().any(|tie| tie.slot == slot)),
             takes: Vec::new(),
             pending: Vec::new(),
+            draft: Share::default(),
+            tried: 0,
             found: Vec::new(),
         };
         finder.weigh_domains();
@@ -362,6 +369,9 @@ impl<'a> Finder<'a> {
     fn gather(&mut self, branch: usize, mut count: u32) {
         let tree = self.tree;
         let before = self.takes.len();
+        if self.is_touched.is_empty() {
+            return self.choose(&tree.branches[branch].children, count);
+        }
         let mut children: Vec<usize> = tree.branches[branch].children.clone();
         children.retain(|child| self.available[*child] > 0);
         if !self.is_touched.is_empty() {
@@ -384,24 +394,23 @@ impl<'a> Finder<'a> {
         let depth = self.tree.branches[*first].depth;
         let slot = self.tree.positions[depth - 1].0;
         let is_last = depth == self.tree.positions.len();
-        let mut sufficient: Vec<usize> = children.iter().copied().filter(|c| self.available[*c] >= count).collect();
+        let is_enough = |child: &&usize| self.available[**child] >= count;
+        let key = |child: &usize| (self.penalty(slot, self.tree.branches[*child].domain), self.available[*child]);
+        if is_last && self.width == Width::Narrow {
+            if let Some(child) = children.iter().filter(is_enough).min_by_key(|child| key(child)).copied() {
+                return self.descend(child, count);
+            }
+        }
+        let mut sufficient: Vec<usize> = children.iter().filter(is_enough).copied().collect();
         if !sufficient.is_empty() {
-            let key = |child: &usize| (self.penalty(slot, self.tree.branches[*child].domain), self.available[*child]);
             if is_last {
                 sufficient.sort_by_key(key);
-                sufficient.dedup_by_key(|child| (!self.has_ties_in(slot)).then_some(key(child)).ok_or(*child));
-                if self.width == Width::Narrow {
-                    sufficient.truncate(1);
-                }
+                sufficient.dedup_by_key(|child| (!self.has_ties[slot]).then_some(key(child)).ok_or(*child));
             }
-            for child in sufficient {
-                self.pending.push((child, count));
-                self.advance();
-                self.pending.pop();
-            }
+            sufficient.into_iter().for_each(|child| self.descend(child, count));
             return;
         }
-        let mut starts = children.to_vec();
+        let mut starts: Vec<usize> = children.iter().copied().filter(|child| self.available[*child] > 0).collect();
         if is_last {
             starts.sort_by_key(|child| Reverse(self.available[*child]));
             starts.truncate(if self.width == Width::Narrow { 1 } else { 4 });
@@ -411,8 +420,10 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn has_ties_in(&self, slot: usize) -> bool {
-        self.problem.ties.iter().any(|tie| tie.slot == slot)
+    fn descend(&mut self, child: usize, count: u32) {
+        self.pending.push((child, count));
+        self.advance();
+        self.pending.pop();
     }
 
     /// Takes all of the first domain, then on to the one that is close and has enough for the rest, else to the largest.
@@ -424,7 +435,8 @@ impl<'a> Finder<'a> {
             _ => 0,
         };
         let mut order = Vec::new();
-        let mut rest: Vec<usize> = children.iter().copied().filter(|child| *child != start).collect();
+        let mut rest: Vec<usize> =
+            children.iter().copied().filter(|child| *child != start && self.available[*child] > 0).collect();
         let mut next = start;
         while self.available[next] < count {
             order.push(next);
@@ -439,9 +451,7 @@ impl<'a> Finder<'a> {
             next = chosen;
         }
         order.iter().for_each(|child| self.take_cells(*child, u32::MAX));
-        self.pending.push((next, count));
-        self.advance();
-        self.pending.pop();
+        self.descend(next, count);
         self.takes.truncate(before);
     }
 
@@ -466,7 +476,7 @@ impl<'a> Finder<'a> {
         let mut per_cache = vec![0; self.problem.domains[L3]];
         cells.iter().for_each(|cell| per_cache[cell.domains[L3] as usize] += 1);
         let is_alone = |cell: usize| per_cache[cells[cell].domains[L3] as usize] == 1;
-        let may_differ = !self.has_ties_in(L3);
+        let may_differ = !self.has_ties[L3];
         let alike = |one: usize, other: usize| {
             let (a, b) = (&cells[one], &cells[other]);
             let same = (a.domains[0], a.domains[NODE], a.kind, a.weight, a.holder, a.is_reserved)
@@ -485,6 +495,10 @@ impl<'a> Finder<'a> {
 
     /// Emits every way to take so much from this cell on. False if there are more than the limit.
     fn enumerate(&mut self, twins: &[usize], cell: usize, count: u32, limit: usize) -> bool {
+        self.tried += 1;
+        if self.tried > TRIES * limit {
+            return false;
+        }
         if count == 0 {
             self.emit();
             return self.found.len() <= limit;
@@ -512,25 +526,30 @@ impl<'a> Finder<'a> {
     }
 
     fn emit(&mut self) {
-        let mut takes = self.takes.clone();
-        takes.sort_unstable();
-        takes.dedup_by(|later, earlier| {
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.takes.clone_from(&self.takes);
+        draft.takes.sort_unstable();
+        draft.takes.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             earlier.1 += if same { later.1 } else { 0 };
             same
         });
-        let share = self.problem.share(takes);
-        let Some(own) = self.problem.own(self.task, &share, &self.state.shares) else { return };
-        let candidate = Candidate { own, remnants: self.remnants(&share), share };
-        if self.width == Width::Narrow {
-            let is_better = self.found.first().is_none_or(|best| candidate.compare(best).is_lt());
-            if is_better {
-                self.found.clear();
-                self.found.push(candidate);
+        self.problem.find_used(&mut draft);
+        if let Some(own) = self.problem.own(self.task, &draft, &self.state.shares) {
+            let remnants = self.remnants(&draft);
+            let is_wanted = self.width == Width::Wide
+                || self.found.first().is_none_or(|best| {
+                    let merits = (&best.own, &best.remnants, &best.share.takes);
+                    compare((&own, &remnants, &draft.takes), merits).is_lt()
+                });
+            if is_wanted {
+                if self.width == Width::Narrow {
+                    self.found.clear();
+                }
+                self.found.push(Candidate { share: draft.clone(), own, remnants });
             }
-        } else {
-            self.found.push(candidate);
         }
+        self.draft = draft;
     }
 
     /// How many waiting tasks that want to be near find too little room beside this share, or none elsewhere that want
@@ -572,16 +591,24 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// How many steps finding all shares may take for each share.
+const TRIES: usize = 20;
+
 /// A penalty that no number of wishes reaches.
 const FORBIDDEN: u32 = 1 << 20;
 
 impl Candidate {
     /// Which of two candidates is better: by cost, then remnants, then more of the lower cells.
     pub fn compare(&self, other: &Self) -> Ordering {
-        let takes = |candidate: &'_ Self| -> Vec<(u16, Reverse<u32>)> {
-            candidate.share.takes.iter().map(|(cell, units)| (*cell, Reverse(*units))).collect()
-        };
-        let by_weight = (&self.own, &self.remnants).cmp(&(&other.own, &other.remnants));
-        by_weight.then_with(|| takes(self).cmp(&takes(other)))
+        let one = (&self.own, &self.remnants, &self.share.takes);
+        compare(one, (&other.own, &other.remnants, &other.share.takes))
     }
+}
+
+type Merits<'a> = (&'a Own, &'a Remnants, &'a Vec<(u16, u32)>);
+
+fn compare(one: Merits, other: Merits) -> Ordering {
+    let more_first = |take: &(u16, u32)| (take.0, Reverse(take.1));
+    let by_weight = (one.0, one.1).cmp(&(other.0, other.1));
+    by_weight.then_with(|| one.2.iter().map(more_first).cmp(other.2.iter().map(more_first)))
 }

@@ -187,13 +187,25 @@ impl Problem {
 
     /// The share that these takes make.
     pub fn share(&self, takes: Vec<(u16, u32)>) -> Share {
-        let used = [0, 1, 2].map(|slot| {
-            let mut used: Vec<u16> = takes.iter().map(|(cell, _)| self.cells[*cell as usize].domains[slot]).collect();
+        let mut share = Share { takes, ..Share::default() };
+        self.find_used(&mut share);
+        share
+    }
+
+    /// Notes which domains a share uses.
+    pub fn find_used(&self, share: &mut Share) {
+        let Share { takes, used } = share;
+        for (slot, used) in used.iter_mut().enumerate() {
+            used.clear();
+            for (cell, _) in takes.iter() {
+                let domain = self.cells[*cell as usize].domains[slot];
+                if used.last() != Some(&domain) {
+                    used.push(domain);
+                }
+            }
             used.sort_unstable();
             used.dedup();
-            used
-        });
-        Share { takes, used }
+        }
     }
 
     /// Numbers the levels of the cost: moves, then by position and class the domains in excess, wishes, distance.

@@ -21,37 +21,48 @@ pub struct Want {
 /// What each slice gets, in the order of the wants; none where it runs inside another.
 pub type Quantities = Vec<Option<u32>>;
 
-/// The answers in the order in which they are tried, for slices in canonical order. `capacity` is what there is.
-pub fn sequence(wants: &[Want], capacity: u32) -> Vec<Quantities> {
-    let mut sequence = Vec::new();
+/// Answers of one kind, each asking for less than the one before.
+pub type Ladder = Vec<Quantities>;
+
+/// The answers in the order in which they are tried, for slices in canonical order: first those in which nobody shrinks,
+/// then those in which all sharers have left, and so on back to those in which none has, where sharing itself is in the
+/// way. `capacity` is what there is.
+pub fn sequence(wants: &[Want], capacity: u32) -> Vec<Ladder> {
     let mut quantities: Quantities = wants.iter().map(|want| Some(want.wish)).collect();
     let mut sharers: Vec<usize> = (0..wants.len()).filter(|index| wants[*index].may_share).collect();
     sharers.sort_by_key(|index| (wants[*index].priority, Reverse(*index)));
-    let total = |quantities: &Quantities| -> u32 {
-        quantities.iter().zip(wants).map(|(quantity, want)| quantity.unwrap_or(0) * want.weight).sum()
-    };
     let mut stages = vec![quantities.clone()];
     for leaving in sharers {
         quantities[leaving] = None;
         stages.push(quantities.clone());
     }
-    sequence.extend(stages.iter().filter(|quantities| total(quantities) <= capacity).cloned());
-    // Where sharing itself is in the way, those who may share can still shrink.
-    for quantities in stages.iter().rev() {
-        let full = total(quantities);
-        let floor = |(quantity, want): (&Option<u32>, &Want)| match quantity {
-            Some(wish) => want.min.unwrap_or(*wish).min(*wish) * want.weight,
-            None => 0,
-        };
-        let least: u32 = quantities.iter().zip(wants).map(floor).sum();
-        for budget in (least..full.min(capacity.saturating_add(1))).rev() {
-            let shrunk = shrink(wants, quantities, budget);
-            if sequence.last() != Some(&shrunk) {
-                sequence.push(shrunk);
-            }
+    let fits = |quantities: &&Quantities| total(wants, quantities) <= capacity;
+    let mut ladders: Vec<Ladder> = vec![stages.iter().filter(fits).cloned().collect()];
+    ladders.extend(stages.iter().rev().map(|quantities| shrinking(wants, quantities, capacity)));
+    ladders.retain(|ladder| !ladder.is_empty());
+    ladders
+}
+
+fn total(wants: &[Want], quantities: &Quantities) -> u32 {
+    quantities.iter().zip(wants).map(|(quantity, want)| quantity.unwrap_or(0) * want.weight).sum()
+}
+
+/// One less in total each time, until everybody has its least.
+fn shrinking(wants: &[Want], quantities: &Quantities, capacity: u32) -> Ladder {
+    let floor = |(quantity, want): (&Option<u32>, &Want)| match quantity {
+        Some(wish) => want.min.unwrap_or(*wish).min(*wish) * want.weight,
+        None => 0,
+    };
+    let least: u32 = quantities.iter().zip(wants).map(floor).sum();
+    let full = total(wants, quantities);
+    let mut ladder = Ladder::new();
+    for budget in (least..full.min(capacity.saturating_add(1))).rev() {
+        let shrunk = shrink(wants, quantities, budget);
+        if ladder.last() != Some(&shrunk) {
+            ladder.push(shrunk);
         }
     }
-    sequence
+    ladder
 }
 
 /// Shares a budget among those who still want cores: those without consent get their wish, the others in proportion.
@@ -116,7 +127,7 @@ mod tests {
     }
 
     fn first(wants: &[Want], capacity: u32) -> Quantities {
-        sequence(wants, capacity).into_iter().next().unwrap_or_default()
+        sequence(wants, capacity).into_iter().flatten().next().unwrap_or_default()
     }
 
     fn example() -> Vec<Want> {
@@ -144,12 +155,12 @@ mod tests {
     fn nobody_gets_less_than_it_agreed_to() {
         let wants = [want(0, 10, Some(8), false), want(0, 10, Some(1), false)];
         assert_eq!(first(&wants, 10), [Some(8), Some(2)]);
-        assert_eq!(sequence(&wants, 8), Vec::<Quantities>::new());
+        assert_eq!(sequence(&wants, 8), Vec::<Ladder>::new());
     }
 
     #[test]
     fn the_list_goes_on_down_to_the_least() {
-        let sequence = sequence(&example(), 20);
+        let sequence: Ladder = sequence(&example(), 20).into_iter().flatten().collect();
         assert_eq!(sequence[1], [Some(8), Some(8), None]);
         assert_eq!(sequence[2], [Some(8), Some(7), None]);
         assert!(sequence.contains(&vec![Some(1), Some(1), None]));

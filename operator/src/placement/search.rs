@@ -2,15 +2,16 @@
 //! until the lower bound is met; else branch and bound up to a number of steps. Never by time.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use crate::placement::bound::Outlook;
 use crate::placement::options::{Candidate, State, Tree, Width, all, candidates};
-use crate::placement::problem::{Cost, Problem, Share};
+use crate::placement::problem::{Cost, End, Problem, Share};
 
 /// How many rounds are tried.
 const ROUNDS: usize = 12;
 /// How many shares branch and bound may look at.
-pub const STEPS: usize = 100_000;
+pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
 const SOME_STEPS: usize = 2000;
 /// Up to how many shares of one task all are tried.
@@ -144,18 +145,19 @@ impl<'a> Search<'a> {
 
     /// Gives out shares one task after the other, in several orders. Returns the order that went best.
     fn rounds(&mut self, start: &State, cost: &Cost, bound: &Cost) -> Vec<usize> {
-        let waiting: Vec<usize> = (0..self.problem.tasks.len()).filter(|task| start.shares[*task].is_none()).collect();
-        let mut order = waiting;
+        let mut order: Vec<usize> =
+            (0..self.problem.tasks.len()).filter(|task| start.shares[*task].is_none()).collect();
         let mut best_order = order.clone();
         let mut seen: Vec<Vec<usize>> = Vec::new();
         for round in 0..ROUNDS {
-            if round == 1 {
-                order.sort_by_key(|task| self.urgency(*task));
+            match round {
+                0 if self.problem.ties.is_empty() => {}
+                0 => order.sort_by_cached_key(|task| self.urgency(*task)),
+                1 if self.problem.ties.is_empty() => order.sort_by_cached_key(|task| self.urgency(*task)),
+                1 => order = self.linked(&order),
+                2.. => {}
             }
             if seen.contains(&order) {
-                if round == 1 {
-                    continue;
-                }
                 break;
             }
             seen.push(order.clone());
@@ -163,14 +165,37 @@ impl<'a> Search<'a> {
             if self.best.as_ref().is_some_and(|(cost, _)| cost == bound) {
                 break;
             }
-            if unlucky.is_empty() {
-                continue;
-            }
             let cluster_of = &self.problem.cluster_of;
             let unlucky: Vec<usize> = unlucky.iter().map(|task| cluster_of[*task]).collect();
             order.sort_by_key(|task| !unlucky.contains(&cluster_of[*task]));
         }
         best_order
+    }
+
+    /// The order in which each cluster follows one that it wants to be apart from, so that the first to come decide for
+    /// all that hang on them.
+    fn linked(&self, order: &[usize]) -> Vec<usize> {
+        let cluster_of = &self.problem.cluster_of;
+        let mut linked: Vec<usize> = Vec::with_capacity(order.len());
+        let mut queue: VecDeque<usize> = VecDeque::new();
+        let mut known = vec![false; cluster_of.len()];
+        for first in order {
+            queue.push_back(cluster_of[*first]);
+            while let Some(cluster) = queue.pop_front() {
+                if std::mem::replace(&mut known[cluster], true) {
+                    continue;
+                }
+                linked.extend(order.iter().filter(|task| cluster_of[**task] == cluster));
+                for tie in &self.problem.ties {
+                    if let (End::Task(from), End::Task(to)) = (&tie.from, &tie.to) {
+                        let (from, to) = (cluster_of[*from], cluster_of[*to]);
+                        queue
+                            .extend((from == cluster).then_some(to).into_iter().chain((to == cluster).then_some(from)));
+                    }
+                }
+            }
+        }
+        linked
     }
 
     /// Those with the least choice first, then the largest, whoever wants to be near each other together.

@@ -12,12 +12,14 @@ use crate::placement::board::{Board, Posed, Settled, Standing};
 use crate::placement::demand::{Demand, MemoryNodesWish, Placement, Wanted};
 use crate::placement::machine::Machine;
 use crate::placement::numbers::number;
-use crate::placement::quantities::{Quantities, Want, sequence};
+use crate::placement::quantities::{Ladder, Quantities, Want, sequence};
 use crate::placement::search::{Arrangement, Outcome, STEPS, search};
 use crate::placement::tally::Tally;
 
-/// How many steps the search may take for quantities after the first ones.
-const LATER_STEPS: usize = 300;
+/// How many steps the search may take once somebody shrinks.
+const LATER_STEPS: usize = 5000;
+/// How many answers of a ladder are tried one by one.
+const LINEAR: usize = 12;
 
 /// Slices that are placed together.
 pub struct Stage<'a> {
@@ -33,6 +35,17 @@ pub struct Stage<'a> {
     pub housekeeping: &'a CpuSet,
     /// The nodes that have allocatable CPUs.
     pub allocatable_nodes: &'a [u16],
+    /// What is looked for.
+    pub effort: Effort,
+}
+
+/// What a stage looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// The best answer.
+    Best,
+    /// Whether there is any.
+    Any,
 }
 
 /// CPUs that are spoken for.
@@ -359,8 +372,7 @@ impl Stage<'_> {
             .filter(|index| all[*index].isolation == Isolation::Exclusive)
             .map(|i| wants[i].clone())
             .collect();
-        for (step, quantities) in sequence(&exclusive_wants, capacity).into_iter().enumerate() {
-            let steps = if step < 4 { STEPS } else { LATER_STEPS };
+        let look = |quantities: &Quantities, steps: usize| {
             let mut exclusive_quantities = quantities.iter();
             let together: Quantities = all
                 .iter()
@@ -370,22 +382,27 @@ impl Stage<'_> {
                     Isolation::Shared => Some(want.wish),
                 })
                 .collect();
-            let is_full = together == full;
-            if !may_shrink && !is_full {
-                return None;
-            }
             let found = self.arrange(&board, &together, settled, steps).or_else(|| {
-                let mut staged = self.arrange(alone.as_ref()?, &quantities, settled, steps)?;
+                let mut staged = self.arrange(alone.as_ref()?, quantities, settled, steps)?;
                 self.add_shared(&shared, settled, &mut staged).then_some(staged)
             });
-            if let Some(mut staged) = found {
-                staged.is_full = is_full;
-                staged.asked_and_there = (asked, board.capacity_in_cores());
-                self.add_guests(&all, &mut staged);
-                return Some(staged);
-            }
+            let mut staged = found?;
+            staged.is_full = together == full;
+            staged.asked_and_there = (asked, board.capacity_in_cores());
+            self.add_guests(&all, &mut staged);
+            Some(staged)
+        };
+        let ladders = sequence(&exclusive_wants, capacity);
+        if !may_shrink {
+            let first = ladders.first().and_then(|ladder| ladder.first())?;
+            return look(first, STEPS).filter(|staged| staged.is_full);
         }
-        None
+        let climb = |(place, ladder): (usize, &Ladder)| match self.effort {
+            Effort::Best => climb(ladder, if place == 0 { STEPS } else { LATER_STEPS }, &look),
+            Effort::Any if place == 0 => ladder.iter().find_map(|quantities| look(quantities, LATER_STEPS)),
+            Effort::Any => ladder.last().and_then(|least| look(least, LATER_STEPS)),
+        };
+        ladders.iter().enumerate().find_map(climb)
     }
 
     /// Looks for an arrangement with these quantities.
@@ -457,6 +474,25 @@ impl Stage<'_> {
             }
         }
     }
+}
+
+/// The first answer of a ladder for which there is an arrangement. On a long one the last answers are asked before those
+/// in the middle: where the least cannot be had, more cannot either.
+fn climb(ladder: &Ladder, steps: usize, look: &impl Fn(&Quantities, usize) -> Option<Staged>) -> Option<Staged> {
+    let (head, tail) = ladder.split_at(ladder.len().min(LINEAR));
+    if let Some(staged) = head.iter().find_map(|quantities| look(quantities, steps)) {
+        return Some(staged);
+    }
+    let mut found = look(tail.last()?, steps)?;
+    let (mut low, mut high) = (0, tail.len() - 1);
+    while low < high {
+        let middle = (low + high) / 2;
+        match look(&tail[middle], steps) {
+            Some(staged) => (found, high) = (staged, middle),
+            None => low = middle + 1,
+        }
+    }
+    Some(found)
 }
 
 /// Whether a running slice with offline CPUs stays in any case, or only if there is nothing better.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod brute_force;
+mod random_hosts;
 mod worked_example;
 
 /// Nodes given as CPU lists, caches and cores likewise; 64 GiB per node, distance 10 or 21.
