@@ -2,6 +2,7 @@
 //! uses. The operator asks for topologies, the agent for entries: neither trusts that admission was on.
 
 mod entry;
+mod hardware;
 mod order;
 mod request;
 mod topology;
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use entry::entry_faults;
+pub use hardware::hardware_faults;
 pub use topology::topology_faults;
 
 use crate::bytes::Bytes;
