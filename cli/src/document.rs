@@ -6,7 +6,7 @@ use std::fmt;
 
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, SliceEntry};
-use lamina_crds::rules::{Fault, topology_faults};
+use lamina_crds::rules::{Fault, hardware_faults, topology_faults};
 use lamina_crds::wishes::Migration;
 use lamina_crds::{CpuSet, Hardware, NodeSet, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
 use serde::Deserialize;
@@ -84,7 +84,8 @@ pub fn hosts(text: &str) -> Result<Vec<Host>, Faults> {
             "HostState" => hosts.push(host_state(object)?),
             "Plan" => hosts.extend(plan(object)?),
             "" if object.get("cpus").is_some() => {
-                let hardware = decode(object).map_err(|fault| Faults(vec![fault]))?;
+                let hardware: Hardware = decode(object).map_err(|fault| Faults(vec![fault]))?;
+                sound(&hardware, "")?;
                 hosts.push(Host { hardware: Some(hardware), ..Host::default() });
             }
             _ => {}
@@ -128,10 +129,20 @@ fn host_state(object: &Value) -> Result<Host, Faults> {
     let hardware = object["status"].get("hardware");
     let hardware: Option<Hardware> =
         hardware.map(decode).transpose().map_err(|fault| told(fault, "status.hardware"))?;
+    if let Some(hardware) = &hardware {
+        sound(hardware, "status.hardware")?;
+    }
     let entries = object["spec"].get("topologies").cloned().unwrap_or(Value::Array(Vec::new()));
     let entries: Vec<TopologyEntry> = decode(&entries).map_err(|fault| told(fault, "spec.topologies"))?;
     let entries = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
     Ok(Host { name, hardware, entries, housekeeping: CpuSet::new() })
+}
+
+/// Whether an inventory can be that of a machine.
+fn sound(hardware: &Hardware, path: &str) -> Result<(), Faults> {
+    let faults = hardware_faults(hardware).into_iter();
+    let faults: Vec<Fault> = faults.map(|fault| if path.is_empty() { fault } else { fault.within(path) }).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
 }
 
 /// What is read of a plan; it may say more.

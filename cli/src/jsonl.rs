@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lamina_crds::decode::decode;
-use lamina_crds::rules::{Fault, topology_faults};
+use lamina_crds::rules::{Fault, hardware_faults, topology_faults};
 use lamina_crds::{Bytes, CpuSet, Hardware, NodeSet, SliceName, SliceTopologySpec, TopologyName};
 use lamina_operator::entry::Named;
 use lamina_operator::placement::{
@@ -160,7 +160,8 @@ fn machine(value: &Value) -> Result<Hardware, Fault> {
         return Err(Fault::new("", "", "a machine is needed", "write what `hardware -o json` prints, or a shape"));
     }
     if value.get("cpus").is_some() {
-        return decode(value);
+        let hardware: Hardware = decode(value)?;
+        return hardware_faults(&hardware).into_iter().next().map_or(Ok(hardware), Err);
     }
     let shape: Shape = decode(value)?;
     let count = shape.cpu_count();

@@ -301,7 +301,7 @@ impl Page<'_> {
 <rect width="6" height="6" fill="{tile}"/><line x1="0" y1="0" x2="0" y2="6" stroke="{hatch}" stroke-width="2.5" stroke-opacity="0.4"/>
 </pattern>
 <pattern id="stripes" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)">
-<line x1="0" y1="0" x2="0" y2="7" stroke="#FFFFFF" stroke-width="3" stroke-opacity="0.45"/>
+<line x1="0" y1="0" x2="0" y2="7" stroke="#FFFFFF" stroke-width="3" stroke-opacity="0.28"/>
 </pattern>
 </defs>
 <style>

@@ -168,6 +168,20 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_machine_that_cannot_be_is_named_and_not_guessed_at() {
+    let folder = Folder::new();
+    let mut machine = json_of(&run(&["hardware", &folder.machine("twenty"), "-o", "json"]).output);
+    machine["numaNodes"][1]["cpus"] = json!("7-15");
+    let file = folder.file("wrong.json", &machine.to_string());
+    let told = run(&["map", &file]);
+    assert_eq!((told.code, told.output.as_str()), (1, ""));
+    assert!(told.errors.contains("numaNodes[1].cpus is `7-15`"), "{}", told.errors);
+    let line = json!({ "machine": machine, "requests": [{ "name": "a", "cpu": { "cores": 1 } }] });
+    let answer = json_of(&run_on(&line.to_string(), &["place", "--jsonl"]).output);
+    assert_eq!(answer["error"]["field"], "machine.numaNodes[1].cpus");
+}
+
+#[test]
 fn every_line_has_its_answer_and_a_bad_one_an_error_in_its_place() {
     let lines = [
         r#"{"id":"good","machine":{"coresPerL3":4,"threadsPerCore":2},"requests":[{"name":"a","cpu":{"cores":2}},{"name":"b","cpu":{"cores":1},"isolation":"Exclusive"}]}"#,
