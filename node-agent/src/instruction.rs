@@ -204,7 +204,7 @@ fn known_or_rendered(memory: &mut Memory, accepted: &Accepted) -> DesiredHost {
     desired
 }
 
-fn desired(accepted: &Accepted) -> DesiredHost {
+pub(crate) fn desired(accepted: &Accepted) -> DesiredHost {
     let rendered = accepted.entries.iter().filter_map(|(name, kept)| {
         let written = kept.written.iter().map(|path| HostPath::new(path.clone())).collect();
         let formerly = kept.formerly.iter().map(|(path, digests)| (HostPath::new(path.clone()), digests.clone()));

@@ -1,12 +1,15 @@
 //! The pass on a host in memory: what is done, what is left alone, and what is said about it.
 
 use lamina_crds::conditions::{ConditionStatus, ConditionType, find};
-use lamina_crds::host_state::EntryState;
+use lamina_crds::host_state::{CONFIRM_MACHINE_ANNOTATION, EntryState};
 use lamina_crds::slice_topology::{MemoryLimits, OnChange};
 use lamina_crds::{Bytes, TopologyEntry, UnitName};
 
 use super::*;
+use crate::accept::{copies, stored};
+use crate::cluster::Seen;
 use crate::host_path::HostPath;
+use crate::instruction::desired;
 use crate::model::{ModelCluster, ModelHost, example, revised};
 use crate::observed::ObservedFile;
 use crate::property::{Properties, Property, Value};
