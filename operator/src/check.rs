@@ -232,6 +232,9 @@ fn removal_is_asked(view: &ClusterView, host: &HostView, state: &HostStateView, 
 
 #[cfg(test)]
 mod tests {
+    use lamina_crds::host_state::ResolvedMemoryPolicy;
+    use lamina_crds::wishes::MemoryPolicy;
+
     use super::*;
     use crate::resolve::resolve;
     use crate::scene::Scene;
@@ -267,6 +270,38 @@ mod tests {
             messages(&view, &resolution),
             ["x-s0.slice and y-s0.slice both get CPUs 3, and one of them is exclusive"]
         );
+    }
+
+    #[test]
+    fn slices_that_consented_may_run_together_and_others_may_not() {
+        let share =
+            |slices: &mut serde_json::Value, slice: usize, with: &str| slices[slice]["cpu"]["shareWith"] = with.into();
+        let scene = Scene::new().topology("x", &["cores: 4", "cores: 2", "cores: 2", "cores: 2"]).host("h");
+        let scene = scene.edit("x", |spec| {
+            share(&mut spec["slices"], 1, "s0");
+            share(&mut spec["slices"], 2, "s1");
+        });
+        let view = scene.view();
+        let mut resolution = resolve(&view);
+        for slice in &mut entry(&mut resolution, "x").slices {
+            slice.cpus = "0-3".parse().expect("a list");
+        }
+        let entry = entry(&mut resolution, "x");
+        entry.revision = entry.digest();
+        let with_the_stranger =
+            |name: &str| format!("x-{name}.slice and x-s3.slice both get CPUs 0-3, and one of them is exclusive");
+        assert_eq!(messages(&view, &resolution), ["s0", "s1", "s2"].map(with_the_stranger));
+    }
+
+    #[test]
+    fn a_memory_policy_outside_the_slices_nodes_is_seen() {
+        let (view, mut resolution) = two();
+        let entry = entry(&mut resolution, "x");
+        entry.slices[0].memory_nodes = "0".parse().ok();
+        let nodes = "1".parse().ok();
+        entry.slices[0].memory_policy = Some(ResolvedMemoryPolicy { policy: MemoryPolicy::Bind, nodes });
+        entry.revision = entry.digest();
+        assert_eq!(messages(&view, &resolution), ["x-s0.slice: memory.policy names nodes 1 outside its own"]);
     }
 
     #[test]

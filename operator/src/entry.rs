@@ -274,6 +274,8 @@ fn merged_rlimits(defaults: Option<ResourceLimits>, own: Option<ResourceLimits>)
 
 #[cfg(test)]
 mod tests {
+    use lamina_crds::slice_topology::Isolation;
+    use lamina_crds::wishes::{AlignPolicy, Alignment, CoreType, OnMissing, Per, Siblings, WishPolicy};
     use serde_json::{Value, json};
 
     use super::*;
@@ -334,6 +336,80 @@ mod tests {
         assert_eq!(slices, ["b", "a", "c"]);
         assert_eq!(services, ["three", "two", "four", "one"]);
         assert_eq!(entry.slices[2].start_after, [entry.slices[1].unit.clone()]);
+    }
+
+    #[test]
+    fn every_wish_reaches_placement() {
+        let name = TopologyName::new("o").expect("legal");
+        let spec: SliceTopologySpec = serde_json::from_value(json!({
+            "hostSelector": { "matchLabels": { "a": "b" } },
+            "housekeeping": { "cores": 1, "per": "Node" },
+            "slices": [
+                { "name": "a", "priority": -7,
+                    "cpu": { "cores": 4, "min": 2, "shareWith": "b", "siblings": "Idle", "coreType": "Efficiency",
+                        "align": [{ "domain": "L3", "policy": "Require" }] },
+                    "numa": { "ordinal": 1, "ordinalPolicy": "Require", "nodes": "0-1", "nearDevices": ["eth0"],
+                        "near": [{ "slice": "b", "domain": "Package", "policy": "Require" }], "apart": [{ "slice": "b" }] },
+                    "memory": { "nodesFrom": "List", "nodes": "1" } },
+                { "name": "b", "cpu": { "cpus": 3 }, "memory": { "nodesFrom": "All" }, "isolation": "Shared" },
+                { "name": "c", "cpu": { "set": "0-1", "onMissing": "UseOnline" } },
+            ],
+        }))
+        .expect("a legal spec");
+        let named = Named::of(&name, &spec).expect("legal names");
+        let unit = |name: &str| UnitName::new(format!("o-{name}.slice")).expect("legal");
+        let slice = |name: &str| SliceName::new(name).expect("legal");
+        let of = |name: &str, wanted| Demand::of(named.name.clone(), slice(name), unit(name), wanted);
+        let relation = |domain, policy| vec![Relation { unit: unit("b"), domain, policy }];
+        let set = Wanted::Set { cpus: "0-1".parse().expect("a list"), on_missing: OnMissing::UseOnline };
+        let expected = [
+            Demand {
+                priority: -7,
+                min: Some(2),
+                share_with: Some(unit("b")),
+                siblings: Siblings::Idle,
+                core_type: CoreType::Efficiency,
+                align: vec![Alignment { domain: Domain::L3, policy: AlignPolicy::Require }],
+                ordinal: Some(OrdinalWish { ordinal: 1, policy: WishPolicy::Require }),
+                nodes: "0-1".parse().ok(),
+                near: relation(Domain::Package, WishPolicy::Require),
+                apart: relation(Domain::Node, WishPolicy::Prefer),
+                near_devices: vec!["eth0".to_owned()],
+                memory_nodes: MemoryNodesWish::List("1".parse().expect("a list")),
+                ..of("a", Wanted::Cores(4))
+            },
+            Demand { memory_nodes: MemoryNodesWish::All, isolation: Isolation::Shared, ..of("b", Wanted::Cpus(3)) },
+            of("c", set),
+        ];
+        assert_eq!(named.demands(), expected);
+        assert_eq!(named.housekeeping(), Some(HousekeepingWish::Cores { count: 1, per: Per::Node }));
+    }
+
+    /// What the only slice says about memory policy on the twenty-CPU host, with these nodes.
+    fn policy(memory: Value, nodes: Option<&str>) -> Option<String> {
+        let name = TopologyName::new("o").expect("legal");
+        let spec: SliceTopologySpec = serde_json::from_value(json!({
+            "hostSelector": { "matchLabels": { "a": "b" } },
+            "slices": [{ "name": "a", "cpu": { "cores": 1 }, "memory": memory }],
+        }))
+        .expect("a legal spec");
+        let named = Named::of(&name, &spec).expect("legal names");
+        let memory_nodes = nodes.map(|nodes| nodes.parse().expect("a list"));
+        let place = PlacedSlice { cpus: "0".parse().expect("a list"), memory_nodes, ..PlacedSlice::default() };
+        let placed = [(UnitName::new("o-a.slice").expect("legal"), place)].into();
+        let entry = named.entry(&Place { name: "h", hardware: &hosts::seed() }, 1, &placed);
+        let ResolvedMemoryPolicy { policy, nodes } = entry.slices[0].memory_policy.clone()?;
+        Some(format!("{policy:?} {}", nodes.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_memory_policy_names_nodes_of_its_slice_only() {
+        assert_eq!(policy(json!({ "policy": "Bind" }), Some("1")).as_deref(), Some("Bind 1"));
+        assert_eq!(policy(json!({ "policy": "Interleave" }), Some("0-1")).as_deref(), Some("Interleave 0-1"));
+        assert_eq!(policy(json!({ "policy": "Preferred" }), Some("0-1")).as_deref(), Some("Preferred 0"));
+        assert_eq!(policy(json!({ "policy": "Local" }), Some("1")).as_deref(), Some("Local "));
+        assert_eq!(policy(json!({ "policy": "Bind" }), None).as_deref(), Some("Bind 0-1"), "all of the host");
+        assert_eq!(policy(json!({ "min": "1Gi" }), Some("1")), None);
     }
 
     #[test]

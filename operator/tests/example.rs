@@ -22,7 +22,8 @@ fn the_example_gives_the_golden_host_state() {
 #[test]
 fn literal_sets_give_the_same_host_state_as_cores() {
     let example = file("../examples/orchestrator.yaml");
-    let literal = ["cores: 8", "cores: 8", "cores: 4"].iter().zip(["0-7", "8-15", "16-19"]);
+    let counted = ["cores: 8, min: 1", "cores: 8, min: 1", "cores: 4, shareWith: control"];
+    let literal = counted.iter().zip(["0-7", "8-15", "16-19"]);
     let literal =
         literal.fold(example.clone(), |text, (cores, set)| text.replacen(cores, &format!("set: \"{set}\""), 1));
     assert_ne!(literal, example);
