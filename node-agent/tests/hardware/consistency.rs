@@ -55,6 +55,8 @@ pub fn faults(hardware: &Hardware, present: &BTreeSet<u32>) -> Vec<String> {
         hardware.devices.iter().all(|device| device.node.is_none_or(|node| ids.contains(&node))),
         "a device on no node",
     );
+    let shared: Vec<String> = lamina_crds::rules::hardware_faults(hardware).iter().map(ToString::to_string).collect();
+    must(shared.is_empty(), &shared.join("; "));
     let text = serde_json::to_string(hardware).expect("JSON");
     must(serde_json::from_str::<Hardware>(&text).is_ok_and(|same| same == *hardware), "it does not survive JSON");
     faults
