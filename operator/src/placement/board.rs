@@ -10,9 +10,9 @@ use lamina_crds::{CpuSet, UnitName};
 use crate::placement::bound::{needs_of, sorted_rooms};
 use crate::placement::demand::{Demand, Placement, Relation, Wanted};
 use crate::placement::machine::{KINDS, Machine, slot};
-use crate::placement::options::State;
 use crate::placement::problem::{Cell, End, NODE, Pieces, Problem, Side, Task, Tie};
 use crate::placement::quantities::Quantities;
+use crate::placement::state::State;
 
 /// What one search decides about.
 pub struct Board<'a> {
@@ -198,7 +198,7 @@ impl<'a> Board<'a> {
     pub fn capacity(&self) -> u32 {
         let problem = self.blank();
         let bare = |demand: &&Demand| self.bare_task(&problem, usize::MAX, demand, &[demand], 0, 0);
-        let tasks: Vec<Task> = self.demands.iter().map(|demand| bare(demand)).collect();
+        let tasks: Vec<Task> = self.demands.iter().map(bare).collect();
         let is_allowed = |cell: &usize| self.cells[*cell].is_private || tasks.iter().any(|task| task.allowed[*cell]);
         (0..self.cells.len()).filter(is_allowed).map(|cell| self.cells[cell].capacity()).sum()
     }

@@ -5,8 +5,8 @@ use lamina_crds::wishes::AlignPolicy;
 
 use crate::placement::company::broken_company;
 use crate::placement::machine::KINDS;
-use crate::placement::options::State;
 use crate::placement::problem::{Cost, End, NODE, Own, Problem, Side, Task, Tie};
+use crate::placement::state::State;
 
 /// What can be said of a problem before anything is given out.
 pub struct Outlook {

@@ -2,8 +2,8 @@
 
 use lamina_crds::wishes::AlignPolicy;
 
-use crate::placement::options::State;
 use crate::placement::problem::{End, NODE, Problem, Side, Task};
+use crate::placement::state::State;
 
 /// Up to how many wishes of a group all ways to give some up are tried.
 const MOST_EDGES: usize = 12;

@@ -13,7 +13,8 @@ use crate::placement::demand::{Demand, Site, Wanted};
 use crate::placement::housekeeping::{allocatable_nodes, kept_free};
 use crate::placement::machine::Machine;
 use crate::placement::problem::NODE;
-use crate::placement::stage::{Effort, Holder, Stage, Trouble, canonical};
+use crate::placement::stage::{Effort, Stage, canonical};
+use crate::placement::staged::{Holder, Trouble};
 use crate::view::Refusal;
 
 /// Why nothing came of a stage: in words, and as data where several things stand against each other.

@@ -35,7 +35,10 @@ mod report;
 mod search;
 pub mod shapes;
 mod stage;
+mod staged;
+mod state;
 mod tally;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -53,7 +56,8 @@ pub use crate::placement::demand::{
 use crate::placement::housekeeping::{allocatable_nodes, kept_free};
 use crate::placement::machine::Machine;
 use crate::placement::report::Report;
-use crate::placement::stage::{Claim, Effort, Occupant, Stage, Staged, canonical};
+use crate::placement::stage::{Effort, Stage, canonical};
+use crate::placement::staged::{Claim, Occupant, Staged};
 use crate::placement::tally::Tally;
 
 /// Places all demands of one host.

@@ -7,20 +7,8 @@ use lamina_crds::wishes::AlignPolicy;
 
 use crate::placement::machine::KINDS;
 use crate::placement::problem::{End, L3, NODE, Own, Pieces, Problem, Share, Side};
-
-/// The cells of a machine, grouped by the domains of one `align`, most important outermost.
-pub struct Tree {
-    /// Slots and policies from the outermost grouping inwards; fewest L3 caches is always part of it.
-    pub positions: Vec<(usize, AlignPolicy)>,
-    branches: Vec<Branch>,
-}
-
-struct Branch {
-    domain: u16,
-    depth: usize,
-    children: Vec<usize>,
-    cells: Vec<usize>,
-}
+use crate::placement::state::State;
+use crate::placement::tree::Tree;
 
 /// One share that a task may be given.
 #[derive(Clone, Debug)]
@@ -44,17 +32,6 @@ pub struct Remnants {
     pub left: [u32; 2],
 }
 
-/// What is given out so far.
-#[derive(Clone, Debug)]
-pub struct State {
-    /// What is free, by cell.
-    pub free: Vec<u32>,
-    /// What is free by domain, by kind.
-    pub domain_free: [Vec<u32>; KINDS],
-    /// Who has what.
-    pub shares: Vec<Option<Share>>,
-}
-
 /// How widely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
@@ -62,83 +39,6 @@ pub enum Width {
     Narrow,
     /// At alternatives as well.
     Wide,
-}
-
-impl Tree {
-    /// Groups the cells.
-    pub fn of(problem: &Problem, align: &[(usize, AlignPolicy)]) -> Self {
-        let weighed = align.iter().filter(|(_, policy)| *policy != AlignPolicy::Ignore);
-        let mut positions: Vec<(usize, AlignPolicy)> = weighed.copied().collect();
-        if positions.iter().all(|(slot, _)| *slot != L3) {
-            positions.push((L3, AlignPolicy::Prefer));
-        }
-        let root = Branch { domain: 0, depth: 0, children: Vec::new(), cells: (0..problem.cells.len()).collect() };
-        let mut tree = Self { positions, branches: vec![root] };
-        let mut next = 0;
-        while next < tree.branches.len() {
-            tree.grow(problem, next);
-            next += 1;
-        }
-        tree
-    }
-
-    fn grow(&mut self, problem: &Problem, branch: usize) {
-        let depth = self.branches[branch].depth;
-        let Some((slot, _)) = self.positions.get(depth).copied() else { return };
-        let cells = self.branches[branch].cells.clone();
-        for cell in cells {
-            let domain = problem.cells[cell].domains[slot];
-            let known = self.branches[branch].children.iter().find(|child| self.branches[**child].domain == domain);
-            match known.copied() {
-                Some(child) => self.branches[child].cells.push(cell),
-                None => {
-                    let child = self.branches.len();
-                    self.branches.push(Branch { domain, depth: depth + 1, children: Vec::new(), cells: vec![cell] });
-                    self.branches[branch].children.push(child);
-                }
-            }
-        }
-    }
-}
-
-impl State {
-    /// Nothing given out.
-    pub fn empty(problem: &Problem) -> Self {
-        let free = problem.capacities();
-        let mut domain_free = problem.domains.map(|count| vec![0; count]);
-        for (cell, free) in problem.cells.iter().zip(&free) {
-            for slot in 0..KINDS {
-                domain_free[slot][cell.domains[slot] as usize] += free;
-            }
-        }
-        Self { free, domain_free, shares: vec![None; problem.tasks.len()] }
-    }
-
-    /// Gives a share to a task.
-    pub fn give(&mut self, problem: &Problem, task: usize, share: Share) {
-        for (cell, units) in &share.takes {
-            let cell = *cell as usize;
-            let weight = problem.weight(&problem.tasks[task], cell, *units);
-            self.free[cell] -= weight;
-            for slot in 0..KINDS {
-                self.domain_free[slot][problem.cells[cell].domains[slot] as usize] -= weight;
-            }
-        }
-        self.shares[task] = Some(share);
-    }
-
-    /// Takes back what a task was given.
-    pub fn take_back(&mut self, problem: &Problem, task: usize) {
-        let Some(share) = self.shares[task].take() else { return };
-        for (cell, units) in &share.takes {
-            let cell = *cell as usize;
-            let weight = problem.weight(&problem.tasks[task], cell, *units);
-            self.free[cell] += weight;
-            for slot in 0..KINDS {
-                self.domain_free[slot][problem.cells[cell].domains[slot] as usize] += weight;
-            }
-        }
-    }
 }
 
 /// Finds shares for one task. With [`Width::Narrow`] the best only.
@@ -396,10 +296,9 @@ impl<'a> Finder<'a> {
         let is_last = depth == self.tree.positions.len();
         let is_enough = |child: &&usize| self.available[**child] >= count;
         let key = |child: &usize| (self.penalty(slot, self.tree.branches[*child].domain), self.available[*child]);
-        if is_last && self.width == Width::Narrow {
-            if let Some(child) = children.iter().filter(is_enough).min_by_key(|child| key(child)).copied() {
-                return self.descend(child, count);
-            }
+        let best = || children.iter().filter(is_enough).min_by_key(|child| key(child)).copied();
+        if let Some(child) = (is_last && self.width == Width::Narrow).then(best).flatten() {
+            return self.descend(child, count);
         }
         let mut sufficient: Vec<usize> = children.iter().filter(is_enough).copied().collect();
         if !sufficient.is_empty() {

@@ -9,7 +9,7 @@ use crate::placement::demand::{Demand, MemoryNodesWish, Placement, Relation, Wan
 use crate::placement::machine::{Machine, slot};
 use crate::placement::memory::memory_nodes;
 use crate::placement::problem::{NODE, outside};
-use crate::placement::stage::{Given, Staged};
+use crate::placement::staged::{Given, Staged};
 
 /// What is known when a slice is reported on.
 pub struct Report<'a> {

@@ -5,8 +5,10 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use crate::placement::bound::Outlook;
-use crate::placement::options::{Candidate, State, Tree, Width, all, candidates};
+use crate::placement::options::{Candidate, Width, all, candidates};
 use crate::placement::problem::{Cost, End, Problem, Share};
+use crate::placement::state::State;
+use crate::placement::tree::Tree;
 
 /// How many rounds are tried.
 const ROUNDS: usize = 12;

@@ -2,11 +2,10 @@
 //! the search finds an arrangement.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
+use lamina_crds::CpuSet;
 use lamina_crds::slice_topology::Isolation;
 use lamina_crds::wishes::{OnMissing, Siblings};
-use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitName};
 
 use crate::placement::board::{Board, Posed, Settled, Standing};
 use crate::placement::demand::{Demand, MemoryNodesWish, Placement, Wanted};
@@ -14,7 +13,7 @@ use crate::placement::machine::Machine;
 use crate::placement::numbers::number;
 use crate::placement::quantities::{Ladder, Quantities, Want, sequence};
 use crate::placement::search::{Arrangement, Outcome, STEPS, search};
-use crate::placement::tally::Tally;
+use crate::placement::staged::{Claim, Given, Holder, Occupant, Staged, Trouble};
 
 /// How many steps the search may take once somebody shrinks.
 const LATER_STEPS: usize = 5000;
@@ -46,94 +45,6 @@ pub enum Effort {
     Best,
     /// Whether there is any.
     Any,
-}
-
-/// CPUs that are spoken for.
-#[derive(Clone, Debug)]
-pub struct Occupant {
-    /// By whose slice.
-    pub topology: TopologyName,
-    /// By which.
-    pub unit: UnitName,
-    /// The CPUs.
-    pub cpus: CpuSet,
-    /// How firmly.
-    pub claim: Claim,
-}
-
-/// How firmly an occupant holds its CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Nobody else may have them.
-    Exclusive,
-    /// Other shared slices may have them as well.
-    Shared,
-    /// Held by an entry whose topology asks for nothing now (being removed, or refused): nobody new may come in, and
-    /// whoever already shares with it stays.
-    Unasked,
-}
-
-/// What a stage comes to.
-#[derive(Debug, Default)]
-pub struct Staged {
-    /// What each slice gets.
-    pub given: BTreeMap<UnitName, Given>,
-    /// What it costs and is known to cost at least.
-    pub tally: Tally,
-    /// Whether everybody got all it could ever get, cores of its own.
-    pub is_full: bool,
-    /// How much was asked for together, and how much there is.
-    pub asked_and_there: (u32, u32),
-}
-
-/// What one slice gets.
-#[derive(Clone, Debug, Default)]
-pub struct Given {
-    /// Its CPUs, online or not.
-    pub cpus: CpuSet,
-    /// The slice inside which it runs.
-    pub inside: Option<UnitName>,
-}
-
-/// Why a stage came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Named CPUs are not online.
-    Missing {
-        /// The place of the slice in the stage.
-        demand: usize,
-        /// Those CPUs.
-        missing: CpuSet,
-    },
-    /// Named CPUs belong to somebody.
-    Taken {
-        /// The place of the slice in the stage.
-        demand: usize,
-        /// Who has them.
-        holder: Holder,
-        /// The CPUs in question.
-        cpus: CpuSet,
-    },
-    /// Listed memory nodes have no memory.
-    NoMemory {
-        /// The place of the slice in the stage.
-        demand: usize,
-        /// Those nodes.
-        nodes: NodeSet,
-    },
-    /// No arrangement was found.
-    Crowded,
-}
-
-/// Who has CPUs that a slice names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// Another slice.
-    Unit(UnitName),
-    /// Nobody: they are kept free.
-    Housekeeping,
-    /// The pods of a kubelet.
-    Kubelet,
 }
 
 /// The order of slices that does not depend on how they are listed: higher priority first, then larger, then by name.

@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::placement::answer::{Gap, Level, LevelCost, Objective, Verdict};
-use crate::placement::machine::KINDS;
 use crate::placement::problem::Problem;
 use crate::placement::search::Arrangement;
 
@@ -28,9 +27,9 @@ impl Tally {
         };
         add((0, 0, Reverse(0)), 0);
         for (class, levels) in problem.levels.iter().enumerate() {
-            for position in 0..KINDS {
-                if let Some(level) = levels[position] {
-                    add((1, position as u32, Reverse(priorities[class])), level);
+            for (position, level) in levels.iter().enumerate() {
+                if let Some(level) = level {
+                    add((1, position as u32, Reverse(priorities[class])), *level);
                 }
             }
         }

@@ -1,0 +1,97 @@
+//! Measures placement: how long it takes and how often the answer is proven, on four shapes of machine by load, on a host
+//! of twenty cores, and over a thousand hosts. Prints a table of medians, 99th percentiles and proofs, then lets criterion
+//! measure single cases.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use lamina_crds::Hardware;
+use lamina_operator::placement::shapes::{SHAPES, Shape, machine, regular, slices};
+use lamina_operator::placement::{Demand, Placed, Placement, Site, Verdict, place};
+
+/// How many instances the table has for each shape and load.
+const INSTANCES: u64 = 300;
+
+criterion_group!(benches, table, single, thousand);
+criterion_main!(benches);
+
+fn answer(hardware: &Hardware, demands: &[Demand]) -> Placed {
+    place(demands, &Site { hardware, housekeeping: Vec::new() }, &Placement::default())
+}
+
+/// One row for each shape and load.
+fn table(_: &mut Criterion) {
+    println!(
+        "{:12} {:>6} {:>12} {:>12} {:>8} {:>16}",
+        "shape", "load %", "median us", "99th us", "proven", "crossings (most)"
+    );
+    for shape in SHAPES {
+        let hardware = machine(shape);
+        for load in [50, 60, 70, 80, 90, 95, 100] {
+            row(shape, &hardware, load);
+        }
+    }
+}
+
+fn row(shape: Shape, hardware: &Hardware, load: u32) {
+    let mut times = Vec::new();
+    let (mut proven, mut most) = (0, 0);
+    for seed in 0..INSTANCES {
+        let demands = slices(hardware, 32, load, seed);
+        let (time, placed) = fastest(hardware, &demands);
+        times.push(time);
+        proven += u64::from(placed.verdict == Verdict::Optimal);
+        let crossings = placed.slices.values().flat_map(|slice| &slice.spread).map(|spread| spread.used - spread.least);
+        most = most.max(crossings.sum::<u32>());
+    }
+    times.sort_unstable();
+    let at = |hundredth: usize| times[times.len() * hundredth / 100].as_micros();
+    let percent = 100.0 * proven as f64 / INSTANCES as f64;
+    println!("{:12} {load:6} {:12} {:12} {percent:7.1}% {most:16}", format!("{shape:?}"), at(50), at(99));
+}
+
+/// The fastest of three: what else the machine does is none of placement's doing.
+fn fastest(hardware: &Hardware, demands: &[Demand]) -> (Duration, Placed) {
+    let mut best = Duration::MAX;
+    let mut placed = Placed::default();
+    for _ in 0..3 {
+        let start = Instant::now();
+        placed = black_box(answer(hardware, demands));
+        best = best.min(start.elapsed());
+    }
+    (best, placed)
+}
+
+fn single(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("placement");
+    for shape in SHAPES {
+        let hardware = machine(shape);
+        let demands = slices(&hardware, 32, 90, 1);
+        group.bench_function(format!("{shape:?} 32 slices 90 %"), |bencher| {
+            bencher.iter(|| answer(&hardware, black_box(&demands)));
+        });
+    }
+    let hardware = regular(1, 2, 1, 10, 1);
+    let demands = slices(&hardware, 3, 100, 1);
+    group.bench_function("20 cores 3 slices", |bencher| bencher.iter(|| answer(&hardware, black_box(&demands))));
+    group.finish();
+}
+
+/// A what-if over a thousand hosts of all shapes.
+fn thousand(criterion: &mut Criterion) {
+    let mut machines: Vec<Hardware> = SHAPES.into_iter().map(machine).collect();
+    machines.extend([regular(1, 1, 1, 4, 2), regular(1, 2, 1, 10, 1), regular(2, 1, 1, 28, 2), regular(2, 4, 2, 8, 2)]);
+    let asked = |index: usize| slices(&machines[index % 8], 12, 70, index as u64);
+    let hosts: Vec<(usize, Vec<Demand>)> = (0..1000).map(|index| (index % 8, asked(index))).collect();
+    let mut group = criterion.benchmark_group("placement");
+    group.sample_size(10);
+    group.bench_function("1000 mixed hosts", |bencher| {
+        bencher.iter(|| {
+            hosts.iter().filter(|(host, demands)| answer(&machines[*host], demands).refusals.is_empty()).count()
+        });
+    });
+    group.finish();
+}
