@@ -1,7 +1,5 @@
 //! How long it takes to read a machine: a tree of 144 CPUs, and one of 512.
 
-#![expect(missing_docs, reason = "the functions are made by the harness")]
-
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
