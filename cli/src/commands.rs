@@ -168,12 +168,14 @@ fn answers_told(answers: &[Answered]) -> String {
     let mut rows = vec![table::row(["LINE", "STATUS", "TIME", "SLICE", "CPUS"])];
     for (number, answer) in answers {
         match answer {
-            Err(bad) => rows.push(vec![number.to_string(), "Error".into(), "-".into(), bad.error.message.clone()]),
+            Err(bad) => {
+                rows.push(vec![number.to_string(), "Error".into(), "-".into(), "-".into(), bad.error.message.clone()])
+            }
             Ok(answer) => {
                 let time = format!("{:.1} us", answer.microseconds);
                 let head = [number.to_string(), format!("{:?}", answer.status), time];
                 let with = |rest: Vec<String>| head.iter().cloned().chain(rest).collect();
-                rows.extend(answer.message.iter().map(|message| with(vec![message.clone()])));
+                rows.extend(answer.message.iter().map(|message| with(vec!["-".into(), message.clone()])));
                 let slices = answer.cpus.iter();
                 rows.extend(slices.map(|(name, cpus)| with(vec![name.clone(), cpus.to_string()])));
             }
