@@ -67,7 +67,7 @@ fn least_broken(problem: &Problem, needs: &[Option<u32>], group: &[Edge], rooms:
             wanted <= rooms.iter().take(several.max(1) as usize).sum()
         })
     };
-    let all = 1_u32 << group.len();
-    let kept = (0..all).filter(|kept| fits(*kept)).map(u32::count_ones).max();
-    group.len() as u32 - kept.unwrap_or(0)
+    let (all, edges) = (1_u32 << group.len(), group.len() as u32);
+    let can_keep = |count: u32| (0..all).rev().any(|kept| kept.count_ones() == count && fits(kept));
+    (0..edges).find(|broken| can_keep(edges - broken)).unwrap_or(edges)
 }

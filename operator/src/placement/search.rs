@@ -11,7 +11,7 @@ use crate::placement::state::State;
 use crate::placement::tree::Tree;
 
 /// How many rounds are tried.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 /// How many shares branch and bound may look at.
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
