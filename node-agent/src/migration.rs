@@ -68,9 +68,9 @@ fn written_nodes(name: &TopologyName, slice: &DesiredSlice, observed: &ObservedH
         return None;
     }
     let text = String::from_utf8_lossy(content);
-    let values =
+    let mut values =
         text.lines().filter_map(|line| line.strip_prefix(Property::AllowedMemoryNodes.key())?.strip_prefix('='));
-    match values.last() {
+    match values.next_back() {
         Some(list) => Some(Some(list.parse().ok()?)),
         None => Some(None),
     }
