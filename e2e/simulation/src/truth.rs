@@ -13,7 +13,7 @@ use lamina_node_agent::property::{Properties, Property, Value};
 
 use crate::host::SimulatedHost;
 use crate::host::disk::Entry;
-use crate::host::loaded::{LoadState, Loaded, Program};
+use crate::host::loaded::{LoadState, Loaded, Program, load};
 use crate::host::systemd::{Activity, Process, is_enabled, slice_path, with_defaults};
 
 /// Everything in which the host disagrees with a Present entry.
