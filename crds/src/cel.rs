@@ -68,8 +68,13 @@ pub fn label_expression() -> Rule {
 pub fn exactly_one(names: &[&str]) -> Rule {
     let written: Vec<String> = names.iter().map(|name| format!("has(self.{name})")).collect();
     let (several, none) = rules::how_many(names.len());
+    // In the cheapest form: the server counts these for every entry of every list.
+    let rule = match written.as_slice() {
+        [first, second] => format!("{first} != {second}"),
+        more => format!("{} == 1", more.iter().map(|one| format!("({one} ? 1 : 0)")).collect::<Vec<_>>().join(" + ")),
+    };
     said(
-        format!("[{}].filter(x, x).size() == 1", written.join(", ")),
+        rule,
         &format!(
             "`%s`: exactly one of {} is needed; write {}",
             rules::listed(names, "and"),
