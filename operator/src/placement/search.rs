@@ -18,6 +18,8 @@ pub const STEPS: usize = 20_000;
 const SOME_STEPS: usize = 2000;
 /// Up to how many shares of one task all are tried.
 const ALL: usize = 300;
+/// On a machine of more cells nobody tries all shares: they are too many.
+const FEW_CELLS: usize = 16;
 /// How many shares of one task are tried where there are more.
 const SOME: usize = 12;
 
@@ -265,7 +267,8 @@ impl<'a> Search<'a> {
 
     fn choices(&mut self, state: &State, task: usize) -> Vec<Candidate> {
         let tree = &self.trees[self.tree_of[task]];
-        let few = self.is_complete.then(|| all(self.problem, tree, state, task, ALL)).flatten();
+        let may_try_all = self.is_complete && self.problem.cells.len() <= FEW_CELLS;
+        let few = may_try_all.then(|| all(self.problem, tree, state, task, ALL)).flatten();
         let mut found = few.unwrap_or_else(|| {
             self.is_complete = false;
             let mut some = candidates(self.problem, tree, state, task, Width::Wide);
