@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod brute_force;
+mod offline;
 mod random_hosts;
 mod worked_example;
 
