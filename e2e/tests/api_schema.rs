@@ -93,7 +93,8 @@ async fn every_field_of_the_schema_is_used_by_the_example() {
     let example: Value = serde_yaml::from_str(&examples::read("every-field.yaml").expect("read")).expect("YAML");
     let mut unused = Vec::new();
     collect_unused("spec", schema, &[&example["spec"]], &mut unused);
-    assert_eq!(unused, [""; 0]);
+    // The example keeps cores free by the other one of the two measures that exclude each other.
+    assert_eq!(unused, ["spec.housekeeping.set"]);
 }
 
 fn collect_unused(path: &str, schema: &Value, values: &[&Value], unused: &mut Vec<String>) {
