@@ -125,7 +125,7 @@ fn note_health(memory: &mut Memory, task: &Task, work: &Work, now: Timestamp) {
         present.flat_map(|(name, entry)| entry.services.iter().map(move |service| (name, service))).collect();
     memory.health.retain(&services.iter().map(|(_, service)| &service.unit).collect());
     let fresh = memory.passes == 0;
-    for (name, service) in services {
+    for (name, service) in services.into_iter().filter(|(_, service)| !task.in_doubt.contains(&service.unit)) {
         let Some(seen) = observed.units.get(&service.unit) else { continue };
         let known = task.accepted.entries.get(name).is_some_and(|kept| !kept.reached_by.is_empty());
         let tried = work.started.contains(&service.unit);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::conditions::Reason;
 use lamina_crds::host_state::{CONFIRM_MACHINE_ANNOTATION, EntryState};
-use lamina_crds::{Hardware, TopologyName};
+use lamina_crds::{Hardware, TopologyName, UnitName};
 
 use crate::accept::{Accepted, Recalled, accept, copies, recall, stored};
 use crate::agent::Settings;
@@ -37,6 +37,8 @@ pub(crate) struct Task {
     pub(crate) changed: BTreeSet<TopologyName>,
     /// Whether the instruction could not be stored: nothing that is reported speaks of it.
     pub(crate) is_unstored: bool,
+    /// Services whose doubts could not be stored: their processes do not count as seen.
+    pub(crate) in_doubt: BTreeSet<UnitName>,
     /// What went wrong, in sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -72,6 +74,7 @@ impl Task {
             Err(error) => {
                 self.problems.push(error.to_string());
                 self.desired.paused.extend(doubts.keys().cloned());
+                self.in_doubt.extend(doubts.values().flat_map(BTreeMap::keys).cloned());
             }
         }
     }
@@ -100,6 +103,7 @@ pub(crate) async fn prepare(
         refused: BTreeMap::new(),
         changed: BTreeSet::new(),
         is_unstored: false,
+        in_doubt: BTreeSet::new(),
         problems: Vec::new(),
         object,
         hardware,

@@ -138,15 +138,15 @@ fn link(observed: &ObservedHost, unit: &UnitName, slice: &UnitName) -> Option<St
 /// Processes, by their invocation, of which nobody can tell whether they read the files that are asked for.
 pub type Doubts = BTreeMap<TopologyName, BTreeMap<UnitName, String>>;
 
-/// Processes that may have been started from other files than those that are asked for, that are not stopped for it, and
-/// that are not known for it yet. Once the files are put right, nothing else tells.
+/// Processes that may have been started from other files than those that are asked for, and that are not known for it
+/// yet. Once the files are put right, nothing else tells: not of those that wait for their restart, and not of those that
+/// are to be stopped, should that fail.
 pub fn doubts(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Doubts {
     let present = desired.entries.iter().filter(|(_, entry)| entry.is_present());
     let free = present.filter(|(name, _)| !held.entries.contains_key(*name) && !desired.paused.contains(*name));
     let found = free.map(|(name, entry)| {
         let entry = Entry { name, entry, observed, held };
-        let in_doubt = entry.in_doubt().filter(|(service, seen)| !is_stopped(service, seen));
-        let new = in_doubt.filter(|(service, seen)| service.doubted.as_ref() != Some(&seen.invocation));
+        let new = entry.in_doubt().filter(|(service, seen)| service.doubted.as_ref() != Some(&seen.invocation));
         (name.clone(), new.map(|(service, seen)| (service.unit.clone(), seen.invocation.clone())).collect())
     });
     found.filter(|(_, processes): &(_, BTreeMap<UnitName, String>)| !processes.is_empty()).collect()
