@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use lamina_crds::wishes::MemoryPolicy;
 use lamina_crds::{CpuSet, TopologyName, UnitName};
 
 use crate::desired::TextDigests;
 use crate::host::{Host, HostError, JobResult};
 use crate::host_path::HostPath;
+use crate::numa::NumaPolicy;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope};
 use crate::property::{Properties, Property, Value};
 
@@ -54,6 +56,7 @@ pub async fn on_the_bus(host: &mut impl Host) -> Vec<Answer> {
         a_file_is_what_was_written_last,
         a_missing_unit_is_not_found,
         a_loaded_unit_shows_its_text_and_its_properties,
+        a_loaded_service_shows_its_memory_policy_with_the_nodes_of_its_list,
         a_started_service_shows_what_it_was_started_from,
         an_edit_is_loaded_by_a_reload_and_reaches_the_process_only_at_a_restart,
         a_program_that_is_missing_fails_the_start,
@@ -182,6 +185,22 @@ async fn a_loaded_unit_shows_its_text_and_its_properties(host: &mut impl Host) -
     }
     let drop_in = HostPath::drop_in(&self::slice());
     holds("the drop-in is named", slice.drop_in_paths == [drop_in.as_str()], &slice)
+}
+
+async fn a_loaded_service_shows_its_memory_policy_with_the_nodes_of_its_list(
+    host: &mut impl Host,
+) -> Result<(), Broken> {
+    install(host, "1").await?;
+    host.reload().await?;
+    let without = unit(host, &service()).await?;
+    holds("no policy is seen where none is written", without.numa.is_none(), &without)?;
+    let path = HostPath::drop_in(&service());
+    host.make_directory(&path.directory()).await?;
+    write(host, &path, "[Service]\nNUMAPolicy=bind\nNUMAMask=\nNUMAMask=1,9\n").await?;
+    host.reload().await?;
+    let seen = unit(host, &service()).await?;
+    let asked = NumaPolicy { policy: MemoryPolicy::Bind, nodes: [1, 9].into_iter().collect() };
+    holds("the policy is seen, with nodes 1 and 9", seen.numa == Some(asked), &seen)
 }
 
 async fn a_started_service_shows_what_it_was_started_from(host: &mut impl Host) -> Result<(), Broken> {
