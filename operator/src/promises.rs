@@ -1,6 +1,7 @@
 //! Decides whether the memory that slices are promised (`memory.min`) is there: on the host, and on the nodes that each
 //! slice may use.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::conditions::Reason;
@@ -113,8 +114,8 @@ impl Spread<'_> {
                 self.taken.iter().enumerate().filter(|(_, taken)| taken.get(&node).is_some_and(|part| *part > 0));
             for (other, _) in seated {
                 for next in self.promises[other].nodes.iter() {
-                    if !ways.contains_key(&next) {
-                        ways.insert(next, (other, Some(node)));
+                    if let Entry::Vacant(way) = ways.entry(next) {
+                        way.insert((other, Some(node)));
                         open.insert(next);
                     }
                 }
