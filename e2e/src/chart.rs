@@ -216,7 +216,7 @@ mod tests {
                 one => one.as_str().into_iter().collect(),
             };
             let refers = node["$ref"].is_string() || node["enum"].is_sequence();
-            assert!(refers != !types.is_empty(), "{place} has no type, or two kinds of it");
+            assert!(refers == types.is_empty(), "{place} has no type, or two kinds of it");
             for kind in types {
                 let has = |keyword: &str| node.get(keyword).is_some();
                 let is_bounded = match kind {

@@ -47,11 +47,16 @@ pub struct Life {
 impl Example {
     /// A fleet of one host of twenty CPUs with operator and agent, and no topology yet.
     pub async fn up(suite: Suite) -> Result<Self> {
+        Self::up_on(HostSpec::twenty(HOST, suite)).await
+    }
+
+    /// A fleet of this one host with operator and agent, and no topology yet. The host is called [`HOST`].
+    pub async fn up_on(spec: HostSpec) -> Result<Self> {
         let cache = Cache::open()?;
         let scratch = Scratch::new(&cache, "fleet")?;
         let mut fleet = Fleet::install(scratch.path(), Lifetime::Tethered).await?;
         let labels = [("lamina.dev/role", "orchestrator")];
-        fleet.add_host(&cache, HostSpec::twenty(HOST, suite), &labels).await?;
+        fleet.add_host(&cache, spec, &labels).await?;
         fleet.start_operator(Lifetime::Tethered).await?;
         Ok(Self { fleet, _scratch: scratch })
     }
