@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(value_enum)]
     lanes: Vec<Lane>,
     /// How many random histories the simulation lane runs.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 2000)]
     histories: u32,
 }
 
