@@ -36,16 +36,15 @@ impl Compared {
 
     /// What is wrong with Lamina's answer, if anything is: a mode of the kubelet, or the search, did better.
     pub fn loss(&self) -> Option<String> {
-        let Self { id, load, modes, lamina, proven: _, optimum } = self;
+        let Self { id, load, modes, lamina, proven, optimum } = self;
         let better = modes.iter().find(|(_, score)| score.as_ref().is_ok_and(|score| score < lamina));
+        let verdict = if *proven { "Optimal" } else { "Feasible" };
+        let said =
+            |other: String| format!("instance {id} at {load} %: {other}, Lamina has {lamina} and calls it {verdict}");
         match (better, optimum) {
-            (Some((mode, score)), _) => {
-                Some(format!("instance {id} at {load} %: {mode} has {score:?}, Lamina {lamina:?}"))
-            }
-            (None, Some(best)) if best != lamina => {
-                Some(format!("instance {id} at {load} %: {best:?} is possible, Lamina has {lamina:?}"))
-            }
-            (None, _) => None,
+            (Some((mode, Ok(score))), _) => Some(said(format!("{mode} has {score}"))),
+            (Some((_, Err(_))) | None, Some(best)) if best != lamina => Some(said(format!("{best} is possible"))),
+            (Some((_, Err(_))) | None, _) => None,
         }
     }
 }

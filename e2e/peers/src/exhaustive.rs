@@ -3,9 +3,10 @@
 //! It shares nothing with Lamina's solver. Cores of one NUMA node and one L3 are alike, so a request is a number of
 //! cores from each such group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::instance::Instance;
+use crate::machine::Machine;
 use crate::score::{self, Score};
 
 /// Steps after which the search gives up.
@@ -15,23 +16,36 @@ const MOST_STEPS: u32 = 40_000;
 pub fn optimum(instance: &Instance) -> Option<Score> {
     let mut requests = instance.requests.clone();
     requests.sort_unstable_by(|one, other| other.cmp(one));
-    let mut groups: BTreeMap<(u32, Option<u32>), u32> = BTreeMap::new();
-    for core in &instance.machine.cores {
-        *groups.entry((core.node, core.l3)).or_default() += 1;
-    }
     let least = |key| requests.iter().map(|cores| score::fewest(&instance.machine, key, *cores)).sum();
     let unavoidable = Cost { nodes: least(score::node), caches: least(score::cache) };
-    let mut search = Search {
-        groups: groups.keys().copied().collect(),
-        free: groups.into_values().collect(),
-        requests,
-        unavoidable,
-        best: None,
-        steps: 0,
-    };
+    let (groups, free) = groups(&instance.machine);
+    let mut search = Search { groups, free, requests, unavoidable, best: None, steps: 0 };
     search.request(0, Cost::default(), &[]).ok()?;
     let best = search.best?;
     Some(Score { refused: 0, nodes: best.nodes - unavoidable.nodes, caches: best.caches - unavoidable.caches })
+}
+
+/// Cores that are alike: where they are, as numbers without gaps.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    node: usize,
+    cache: Option<usize>,
+}
+
+/// The groups of a machine, and how many cores each has.
+fn groups(machine: &Machine) -> (Vec<Group>, Vec<u32>) {
+    let mut sizes: BTreeMap<(u32, Option<u32>), u32> = BTreeMap::new();
+    for core in &machine.cores {
+        *sizes.entry((core.node, core.l3)).or_default() += 1;
+    }
+    let nodes: BTreeSet<u32> = sizes.keys().map(|(node, _)| *node).collect();
+    let caches: BTreeSet<u32> = sizes.keys().filter_map(|(_, cache)| *cache).collect();
+    let place = |all: &BTreeSet<u32>, one: u32| all.range(..one).count();
+    let group = |(node, cache): &(u32, Option<u32>)| Group {
+        node: place(&nodes, *node),
+        cache: cache.map(|cache| place(&caches, cache)),
+    };
+    (sizes.keys().map(group).collect(), sizes.into_values().collect())
 }
 
 /// Domains used, summed over requests.
@@ -48,7 +62,7 @@ impl Cost {
 }
 
 struct Search {
-    groups: Vec<(u32, Option<u32>)>,
+    groups: Vec<Group>,
     free: Vec<u32>,
     requests: Vec<u32>,
     unavoidable: Cost,
@@ -120,35 +134,34 @@ impl Search {
 
     /// What the requests from `number` on need at least, each as if it had all that is free to itself.
     fn still_needed(&self, number: usize) -> Cost {
-        let nodes = sizes(self.groups.iter().map(|(node, _)| Some(*node)), &self.free);
-        let caches = sizes(self.groups.iter().map(|(_, cache)| *cache), &self.free);
+        let nodes = self.sizes(|group| Some(group.node));
+        let caches = self.sizes(|group| group.cache);
         self.requests[number..].iter().fold(Cost::default(), |sum, cores| {
             sum.plus(Cost { nodes: domains_for(&nodes, *cores), caches: domains_for(&caches, *cores) })
         })
     }
 
+    /// Free cores by domain, largest first; what lies in no domain is left out.
+    fn sizes(&self, domain: fn(&Group) -> Option<usize>) -> Vec<u32> {
+        let mut sums = vec![0; self.groups.len()];
+        for (group, free) in self.groups.iter().zip(&self.free) {
+            if let Some(domain) = domain(group) {
+                sums[domain] += free;
+            }
+        }
+        sums.sort_unstable_by(|one, other| other.cmp(one));
+        sums
+    }
+
     /// The domains in which `taken` lies.
     fn cost(&self, taken: &[u32]) -> Cost {
-        let used = taken.iter().map(|amount| u32::from(*amount > 0)).collect::<Vec<u32>>();
-        let count = |sizes: Vec<u32>| sizes.iter().filter(|size| **size > 0).count() as u32;
-        Cost {
-            nodes: count(sizes(self.groups.iter().map(|(node, _)| Some(*node)), &used)),
-            caches: count(sizes(self.groups.iter().map(|(_, cache)| *cache), &used)),
+        let (mut nodes, mut caches) = (0u128, 0u128);
+        for (group, _) in self.groups.iter().zip(taken).filter(|(_, amount)| **amount > 0) {
+            nodes |= 1 << group.node;
+            caches |= group.cache.map_or(0, |cache| 1 << cache);
         }
+        Cost { nodes: nodes.count_ones(), caches: caches.count_ones() }
     }
-}
-
-/// The amounts summed by domain, largest first; what lies in no domain is left out.
-fn sizes(keys: impl Iterator<Item = Option<u32>>, amounts: &[u32]) -> Vec<u32> {
-    let mut sums: BTreeMap<u32, u32> = BTreeMap::new();
-    for (key, amount) in keys.zip(amounts) {
-        if let Some(key) = key {
-            *sums.entry(key).or_default() += amount;
-        }
-    }
-    let mut sums: Vec<u32> = sums.into_values().collect();
-    sums.sort_unstable_by(|one, other| other.cmp(one));
-    sums
 }
 
 /// The fewest domains that hold so many cores; all of them where they do not.
@@ -156,7 +169,7 @@ fn domains_for(sizes: &[u32], cores: u32) -> u32 {
     let mut held = 0;
     let mut count = 0;
     for size in sizes {
-        if held >= cores {
+        if held >= cores || *size == 0 {
             break;
         }
         held += size;
@@ -168,7 +181,7 @@ fn domains_for(sizes: &[u32], cores: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Core, Machine};
+    use crate::machine::Core;
 
     /// The smallest score on a machine of nodes of that many cores, each with one L3.
     fn of(nodes: &[u32], requests: &[u32]) -> Option<Score> {

@@ -1,6 +1,7 @@
 //! Judges where requests were put, by counting domains core by core; it knows nothing of how anybody decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use lamina_crds::CpuSet;
 
@@ -16,6 +17,14 @@ pub struct Score {
     pub nodes: u32,
     /// L3 caches likewise.
     pub caches: u32,
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { refused, nodes, caches } = self;
+        write!(formatter, "{nodes} NUMA nodes and {caches} L3 caches in excess")?;
+        if *refused > 0 { write!(formatter, ", {refused} refused") } else { Ok(()) }
+    }
 }
 
 /// The score of `places`, one for each request of the instance and `None` where it was refused.

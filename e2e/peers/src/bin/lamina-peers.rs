@@ -10,7 +10,7 @@ use lamina_peers::comparison::compare;
 use lamina_peers::instance::instances;
 use lamina_peers::kubelet::Kubelet;
 use lamina_peers::shrink::shrink;
-use lamina_peers::table::page;
+use lamina_peers::table::{Series, page};
 use lamina_peers::{PAGE, SERIES};
 
 /// Compares Lamina's placement with the kubelet's own code.
@@ -18,6 +18,12 @@ use lamina_peers::{PAGE, SERIES};
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
+    /// The seed of the instances.
+    #[arg(long, global = true, default_value_t = SERIES.seed)]
+    seed: u64,
+    /// How many instances.
+    #[arg(long, global = true, default_value_t = SERIES.count)]
+    count: u32,
 }
 
 /// What to do.
@@ -36,17 +42,14 @@ enum Verb {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let Arguments { verb } = Arguments::parse();
+    let Arguments { verb, seed, count } = Arguments::parse();
+    let series = Series { seed, count };
     let kubelet = Kubelet::find().await?;
     match verb {
-        Verb::Print => print!("{}", compared(&kubelet).await?),
-        Verb::Write => {
-            let page = compared(&kubelet).await?;
-            fs::write(PAGE, &page).with_context(|| format!("writing {PAGE}"))?;
-            print!("{page}");
-        }
+        Verb::Print => compare_all(&kubelet, series, None).await?,
+        Verb::Write => compare_all(&kubelet, series, Some(PAGE)).await?,
         Verb::Shrink { id } => {
-            let instance = instances(SERIES.seed, id + 1).pop().context("the series is empty")?;
+            let instance = instances(seed, id + 1).pop().context("the series is empty")?;
             let (smallest, outcome) = shrink(&kubelet, instance).await?.context("Lamina does not lose it")?;
             println!("{}", serde_json::to_string(&smallest).context("writing the instance")?);
             println!("{outcome:#?}");
@@ -55,14 +58,22 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn compared(kubelet: &Kubelet) -> Result<String> {
-    let instances = instances(SERIES.seed, SERIES.count);
+/// Prints the page, and writes it to `path` if there is one; fails when Lamina loses anything.
+async fn compare_all(kubelet: &Kubelet, series: Series, path: Option<&str>) -> Result<()> {
+    let instances = instances(series.seed, series.count);
+    let start = Instant::now();
     let answers = kubelet.answers(&instances).await?;
+    eprintln!("the kubelet's answers after {:.1} s", start.elapsed().as_secs_f64());
     let start = Instant::now();
     let compared = compare(&instances, &answers).map_err(Error::msg)?;
     eprintln!("{} instances compared in {:.1} s", compared.len(), start.elapsed().as_secs_f64());
+    let page = page(series, &compared);
+    print!("{page}");
+    if let Some(path) = path {
+        fs::write(path, &page).with_context(|| format!("writing {path}"))?;
+    }
     let losses: Vec<String> = compared.iter().filter_map(|compared| compared.loss()).collect();
     losses.iter().for_each(|loss| eprintln!("{loss}"));
     ensure!(losses.is_empty(), "Lamina loses {} of {} instances", losses.len(), compared.len());
-    Ok(page(SERIES, &compared))
+    Ok(())
 }
