@@ -16,6 +16,8 @@ simulate:
 peers:
 	@./e2e/ready && cargo run --quiet -p lamina-peers -- write
 bench:
+	@cargo bench --quiet -p lamina-operator --bench placement
+	@cargo bench --quiet -p lamina-node-agent --bench hardware
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
