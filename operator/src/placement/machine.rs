@@ -189,16 +189,20 @@ fn spans(hardware: &Hardware, width: usize) -> (Vec<u32>, Vec<(u32, u32)>) {
     (threads, spans)
 }
 
-/// The table of distances between nodes in order of number, with one more for cores in no node.
+/// The most that ACPI's table of distances can say (one byte), and what is taken for unknown.
+const FARTHEST: u32 = u8::MAX as u32;
+
+/// The table of distances between nodes in order of number, with one more for cores in no node. An inventory comes from a
+/// host: what no firmware can say must not make sums overflow.
 fn distances(hardware: &Hardware, order: &[usize]) -> Vec<u32> {
     let size = order.len() + 1;
-    let mut table = vec![u32::from(u8::MAX); size * size];
+    let mut table = vec![FARTHEST; size * size];
     for from in 0..size {
         table[from * size + from] = 10;
         for to in 0..size {
             let known = order.get(from).zip(order.get(to));
             let known = known.and_then(|(from, to)| hardware.numa_nodes[*from].distances.get(*to));
-            table[from * size + to] = known.copied().unwrap_or(table[from * size + to]);
+            table[from * size + to] = known.map_or(table[from * size + to], |known| FARTHEST.min(*known));
         }
     }
     table

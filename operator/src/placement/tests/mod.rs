@@ -383,3 +383,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn distances_that_no_firmware_can_say_are_only_far() {
+    let mut hardware = host(&["0-1", "2-3", "4-5"], &["0-1", "2-3", "4-5"], Vec::new());
+    for node in &mut hardware.numa_nodes {
+        node.distances = vec![u32::MAX; 3];
+    }
+    let demands = [demand("x", "wide", Wanted::Cores(6))];
+    let placed = place(&demands, &site(&hardware), &Placement::default());
+    assert_eq!(placed.slices[&demands[0].unit].cpus.to_string(), "0-5");
+}
