@@ -33,7 +33,9 @@ fn smaller(instance: &Instance) -> Vec<Instance> {
     for number in 0..instance.requests.len() {
         let mut without = instance.clone();
         without.requests.remove(number);
-        all.push(without);
+        if !without.requests.is_empty() {
+            all.push(without);
+        }
     }
     for number in 0..instance.requests.len() {
         let mut less = instance.clone();

@@ -107,7 +107,10 @@ fn faults(page: &mut String, all: &[Compared]) {
     for (mode, (refusals, invalid)) in refused {
         let _ = writeln!(page, "| {} | {refusals} | {invalid} |", mode.replace('+', ", "));
     }
-    page.push_str("\nThe means of a mode leave such instances out; in the comparison they count as worse.\n");
+    page.push_str(
+        "\nInvalid: where sockets have unequal numbers of CPUs online, it takes a partly used one for a free one and \
+         gives CPUs\ntwice. The means of a mode leave such instances out; in the comparison they count as worse.\n",
+    );
 }
 
 fn mode_names(by_load: &BTreeMap<u32, Vec<&Compared>>) -> Vec<String> {

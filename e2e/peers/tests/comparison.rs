@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "it reads the committed page")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::OnceLock;
 
@@ -23,12 +24,27 @@ fn series() -> &'static [Compared] {
     })
 }
 
+/// How many there are, and the first of them.
+fn none_of(losses: impl Iterator<Item = &'static Compared>) {
+    let losses: Vec<String> = losses.filter_map(Compared::loss).collect();
+    let first: Vec<&String> = losses.iter().take(20).collect();
+    assert!(losses.is_empty(), "{} losses; `lamina-peers shrink ID` makes one small: {first:#?}", losses.len());
+}
+
 #[test]
 fn lamina_is_never_worse_than_the_best_mode_of_the_kubelet() {
     assert!(series().len() >= 20_000);
-    let losses: Vec<String> = series().iter().filter_map(Compared::loss).collect();
-    let first: Vec<&String> = losses.iter().take(20).collect();
-    assert!(losses.is_empty(), "{} losses; `lamina-peers shrink ID` makes one small: {first:#?}", losses.len());
+    none_of(series().iter().filter(|compared| compared.best_mode().is_some_and(|best| best < compared.lamina)));
+}
+
+#[test]
+fn lamina_has_every_optimum_that_the_search_finds() {
+    none_of(series().iter().filter(|compared| compared.optimum.is_some_and(|optimum| optimum != compared.lamina)));
+}
+
+#[test]
+fn what_lamina_calls_optimal_nobody_betters() {
+    none_of(series().iter().filter(|compared| compared.proven && compared.loss().is_some()));
 }
 
 #[test]
@@ -38,10 +54,15 @@ fn lamina_refuses_nothing_that_fits() {
 }
 
 #[test]
-fn the_kubelet_answers_soundly() {
-    let mut answers = series().iter().flat_map(|compared| &compared.modes);
-    let found = answers.find_map(|(mode, score)| Some((mode, score.as_ref().err()?)));
-    assert_eq!(found, None);
+fn the_kubelet_gives_a_cpu_twice_only_where_sockets_are_unequal() {
+    let instances = instances(SERIES.seed, SERIES.count);
+    for (instance, compared) in instances.iter().zip(series()) {
+        let wrong = compared.modes.iter().find_map(|(mode, score)| Some((mode, score.as_ref().err()?)));
+        let packages = instance.machine.hardware().packages;
+        let sizes: BTreeSet<usize> = packages.iter().map(|package| package.cpus.len()).collect();
+        assert!(wrong.is_none() || sizes.len() > 1, "instance {}: {wrong:?}", instance.id);
+        assert!(wrong.is_none_or(|(_, error)| error.contains("twice")), "instance {}: {wrong:?}", instance.id);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, ensure};
 use clap::{Parser, Subcommand};
-use lamina_peers::comparison::compare;
+use lamina_peers::comparison::{Compared, compare};
 use lamina_peers::instance::instances;
 use lamina_peers::kubelet::Kubelet;
 use lamina_peers::shrink::shrink;
@@ -71,6 +71,11 @@ async fn compare_all(kubelet: &Kubelet, series: Series, path: Option<&str>) -> R
     print!("{page}");
     if let Some(path) = path {
         fs::write(path, &page).with_context(|| format!("writing {path}"))?;
+    }
+    for Compared { id, modes, .. } in &compared {
+        modes.iter().filter_map(|(mode, score)| Some((mode, score.as_ref().err()?))).for_each(|(mode, error)| {
+            eprintln!("instance {id}: the kubelet's answer in mode {mode} is none: {error}");
+        });
     }
     let losses: Vec<String> = compared.iter().filter_map(|compared| compared.loss()).collect();
     losses.iter().for_each(|loss| eprintln!("{loss}"));
