@@ -200,6 +200,59 @@ impl<'a> Finder<'a> {
         self.pending.clear();
         self.pending.push((0, rest));
         self.advance();
+        if rest == count {
+            self.redraw(count);
+        }
+    }
+
+    /// Where a share needs several nodes, filling one after the other may cut more L3 caches than it must: the same nodes
+    /// again, the largest caches first whatever their node.
+    fn redraw(&mut self, count: u32) {
+        let task = &self.problem.tasks[self.task];
+        let prefers = |slot| task.align.contains(&(slot, AlignPolicy::Prefer));
+        if !prefers(NODE) || !prefers(L3) {
+            return;
+        }
+        let is_cut = |candidate: &&Candidate| {
+            candidate.share.used[NODE].len() > 1 && candidate.own.excess.iter().any(|excess| *excess > 0)
+        };
+        let mut areas: Vec<Vec<u16>> =
+            self.found.iter().filter(is_cut).map(|candidate| candidate.share.used[NODE].clone()).collect();
+        areas.sort_unstable();
+        areas.dedup();
+        for nodes in areas {
+            self.take_largest_caches(&nodes, count);
+            // Nodes that another kind of core was found in may hold too little of this one.
+            if self.takes.iter().map(|(_, units)| units).sum::<u32>() == count {
+                self.emit();
+            }
+            self.takes.clear();
+        }
+    }
+
+    /// Takes the largest caches of these nodes, at last the smallest that has enough for the rest.
+    fn take_largest_caches(&mut self, nodes: &[u16], count: u32) {
+        let mut caches: Vec<(u32, Vec<usize>)> = vec![(0, Vec::new()); self.problem.domains[L3]];
+        for (index, cell) in self.problem.cells.iter().enumerate() {
+            if nodes.contains(&cell.domains[NODE]) && self.room[index] > 0 {
+                let (room, cells) = &mut caches[cell.domains[L3] as usize];
+                *room += self.room[index];
+                cells.push(index);
+            }
+        }
+        caches.sort_by_key(|(room, _)| Reverse(*room));
+        let mut rest = count;
+        while rest > 0 && !caches.is_empty() {
+            let enough = caches.iter().rposition(|(room, _)| *room >= rest);
+            let (_, cells) = caches.remove(enough.unwrap_or(0));
+            for cell in cells {
+                let units = self.room[cell].min(rest);
+                if units > 0 {
+                    self.takes.push((cell as u16, units));
+                    rest -= units;
+                }
+            }
+        }
     }
 
     /// Takes what is held, or looks nowhere else if that is enough. Returns how much is still to be found.
@@ -312,6 +365,10 @@ impl<'a> Finder<'a> {
         let mut starts: Vec<usize> = children.iter().copied().filter(|child| self.available[*child] > 0).collect();
         if is_last {
             starts.sort_by_key(|child| Reverse(self.available[*child]));
+            if slot == L3 && !self.has_ties[slot] {
+                // Caches that hold as much are as good to begin with.
+                starts.dedup_by_key(|child| self.available[*child]);
+            }
             starts.truncate(if self.width == Width::Narrow { 1 } else { 4 });
         }
         for start in starts {

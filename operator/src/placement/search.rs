@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::placement::bound::Outlook;
 use crate::placement::options::{Candidate, Width, all, candidates};
 use crate::placement::problem::{Cost, End, Problem, Share};
+use crate::placement::shapes::Dice;
 use crate::placement::state::State;
 use crate::placement::tree::Tree;
 
@@ -16,6 +17,14 @@ const ROUNDS: usize = 6;
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
 const SOME_STEPS: usize = 2000;
+/// How many small groups of tasks are placed anew where the bound is not met.
+const MENDINGS: usize = 300;
+/// How often that begins again from the first arrangement.
+const MENDING_STARTS: u64 = 6;
+/// How many shares each of these may look at.
+const MENDING_STEPS: usize = 200;
+/// How many tasks such a group has at most.
+const LARGEST_GROUP: u32 = 6;
 /// Up to how many shares of one task all are tried.
 const ALL: usize = 300;
 /// On a machine of more cells nobody tries all shares: they are too many.
@@ -75,6 +84,8 @@ struct Search<'a> {
     floor: Cost,
     steps: usize,
     limit: usize,
+    /// The limit once something was left out.
+    some_limit: usize,
     /// Whether nothing was left out.
     is_complete: bool,
 }
@@ -92,7 +103,18 @@ impl<'a> Search<'a> {
         }
         let trees = aligns.into_iter().map(|align| Tree::of(problem, align)).collect();
         let outlook = Outlook::of(problem);
-        Self { problem, outlook, trees, tree_of, best: None, floor: Vec::new(), steps: 0, limit, is_complete: true }
+        Self {
+            problem,
+            outlook,
+            trees,
+            tree_of,
+            best: None,
+            floor: Vec::new(),
+            steps: 0,
+            limit,
+            some_limit: limit.min(SOME_STEPS),
+            is_complete: true,
+        }
     }
 
     /// Gives those who hold exactly what they want just that: without moves there is nothing else for them. Returns how
@@ -120,6 +142,7 @@ impl<'a> Search<'a> {
     fn run(&mut self, start: &State) -> Outcome {
         self.best = None;
         self.steps = 0;
+        self.some_limit = self.limit.min(SOME_STEPS);
         self.is_complete = true;
         let mut cost = self.problem.start();
         let mut placed = vec![None; self.problem.tasks.len()];
@@ -136,6 +159,9 @@ impl<'a> Search<'a> {
         if self.best.as_ref().is_none_or(|(cost, _)| *cost != bound) {
             let mut state = start.clone();
             self.branch(&mut state, &cost, &order, &bound);
+            if !self.is_complete && self.limit >= STEPS {
+                self.mend(start, &cost);
+            }
         }
         match self.best.take() {
             Some((cost, shares)) => {
@@ -246,7 +272,7 @@ impl<'a> Search<'a> {
             self.best = Some((cost.clone(), state.shares.iter().flatten().cloned().collect()));
             return;
         };
-        let limit = if self.is_complete { self.limit } else { self.limit.min(SOME_STEPS) };
+        let limit = if self.is_complete { self.limit } else { self.some_limit };
         if self.steps >= limit {
             self.is_complete = false;
             return;
@@ -262,6 +288,110 @@ impl<'a> Search<'a> {
                 self.branch(state, &cost, rest, &bound);
             }
             state.take_back(self.problem, *task);
+        }
+    }
+
+    /// Takes small groups of tasks out of the best arrangement, one that got less than it might have among them, and
+    /// searches for better shares of theirs. The groups are drawn by a fixed sequence, so the answer is the same each time.
+    fn mend(&mut self, start: &State, cost: &Cost) {
+        self.some_limit = MENDING_STEPS;
+        let first = self.best.clone();
+        let mut finest = first.clone();
+        for seed in 1..=MENDING_STARTS {
+            self.best.clone_from(&first);
+            if seed > 1 {
+                self.begin_elsewhere(seed, start, cost);
+            }
+            self.mend_by(&mut Dice::new(seed), start);
+            let is_finer = match (&self.best, &finest) {
+                (Some((cost, _)), Some((finest, _))) => cost < finest,
+                (found, None) => found.is_some(),
+                (None, Some(_)) => false,
+            };
+            if is_finer {
+                finest.clone_from(&self.best);
+            }
+            if finest.as_ref().is_some_and(|(cost, _)| *cost == self.floor) {
+                break;
+            }
+        }
+        self.best = finest;
+    }
+
+    /// One round in an order that is drawn by lot.
+    fn begin_elsewhere(&mut self, seed: u64, start: &State, cost: &Cost) {
+        let mut dice = Dice::new(seed);
+        let mut order = Vec::new();
+        for task in (0..self.problem.tasks.len()).filter(|task| start.shares[*task].is_none()) {
+            order.insert(dice.below(order.len() as u32 + 1) as usize, task);
+        }
+        let before = self.best.take();
+        self.round(start, cost, &order, &mut Vec::new());
+        if self.best.is_none() {
+            self.best = before;
+        }
+    }
+
+    fn mend_by(&mut self, dice: &mut Dice, start: &State) {
+        for _ in 0..MENDINGS {
+            let Some((best, shares)) = self.best.clone() else { return };
+            if best == self.floor {
+                return;
+            }
+            let unlucky = self.unlucky(start, &shares);
+            let waiting: Vec<usize> = (0..shares.len()).filter(|task| start.shares[*task].is_none()).collect();
+            if unlucky.is_empty() || waiting.len() < 2 {
+                return;
+            }
+            let mut group = vec![unlucky[dice.below(unlucky.len() as u32) as usize]];
+            for _ in 0..1 + dice.below(LARGEST_GROUP - 1) {
+                let other = waiting[dice.below(waiting.len() as u32) as usize];
+                if !group.contains(&other) {
+                    group.insert(dice.below(group.len() as u32 + 1) as usize, other);
+                }
+            }
+            self.place_anew(&shares, &group);
+        }
+    }
+
+    /// Those who got less than they might have.
+    fn unlucky(&self, start: &State, shares: &[Share]) -> Vec<usize> {
+        let all: Vec<Option<Share>> = shares.iter().cloned().map(Some).collect();
+        let got_less = |task: &usize| {
+            let own = self.problem.own(*task, &shares[*task], &all);
+            own.is_some_and(|own| own.moves > 0 || own.excess.iter().any(|excess| *excess > 0) || own.wishes > 0)
+        };
+        (0..shares.len()).filter(|task| start.shares[*task].is_none()).filter(got_less).collect()
+    }
+
+    /// Searches for better shares of a group while everybody else keeps theirs. Then deals the group's shares out anew:
+    /// an arrangement that is as good is another place to go on from.
+    fn place_anew(&mut self, shares: &[Share], group: &[usize]) {
+        let mut state = State::empty(self.problem);
+        let mut cost = self.problem.start();
+        for (task, share) in shares.iter().enumerate().filter(|(task, _)| !group.contains(task)) {
+            let Some(own) = self.problem.own(task, share, &state.shares) else { return };
+            self.problem.add(&mut cost, self.problem.tasks[task].class, &own);
+            state.give(self.problem, task, share.clone());
+        }
+        self.steps = 0;
+        if let Some(bound) = self.outlook.bound(self.problem, &state, &cost) {
+            self.branch(&mut state, &cost, group, &bound);
+        }
+        self.deal(state, cost, group);
+    }
+
+    /// Gives the best share of what is free to one after the other, and goes on from there unless it is worse.
+    fn deal(&mut self, mut state: State, mut cost: Cost, group: &[usize]) {
+        for task in group {
+            let tree = &self.trees[self.tree_of[*task]];
+            let found = candidates(self.problem, tree, &state, *task, Width::Narrow);
+            let Some(Candidate { share, own, .. }) = found.into_iter().next() else { return };
+            self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
+            state.give(self.problem, *task, share);
+        }
+        if self.best.as_ref().is_none_or(|(best, _)| cost <= *best) {
+            self.best = Some((cost, state.shares.into_iter().flatten().collect()));
         }
     }
 
