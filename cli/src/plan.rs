@@ -199,6 +199,8 @@ impl Fate {
     fn of(topology: &TopologyName, outcome: &Outcome) -> Self {
         let (refused, degraded) = match outcome {
             Outcome::Placed { shortages } => (None, shortages.clone()),
+            // A plan tells what would be; that a pause keeps it from the hosts for now does not change that.
+            Outcome::Paused => (None, Vec::new()),
             Outcome::Refused(refusal) => (Some(refusal.clone()), Vec::new()),
             Outcome::AwaitsInventory => {
                 let message = "the host says nothing about its hardware".to_owned();

@@ -18,6 +18,8 @@ pub enum ConditionType {
     Placed,
     /// Something is less than asked, though what can be done is done.
     Degraded,
+    /// `spec.paused` keeps every change from the hosts.
+    Paused,
     /// The host can run what Lamina needs: systemd, cgroup v2 and its controllers.
     Supported,
     /// Unit files are written, loaded and started.
@@ -52,6 +54,8 @@ pub enum Reason {
     Settled,
     /// The change is being placed or written to the hosts.
     Progressing,
+    /// `spec.paused` keeps a change from the hosts.
+    Paused,
     /// The host's agent has not reported the hardware yet.
     NoInventory,
     /// The spec breaks a rule; the message names field, value, rule and remedy.

@@ -53,6 +53,11 @@ pub struct SliceTopologySpec {
     /// everything keeps running as it is and is no longer enforced. Remove: services are stopped in order and removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// While true, nothing of this topology is written to any host: no change, no host that is newly selected, no farewell
+    /// to one that no longer is. Hosts keep what they hold, healed and verified. Deleting the topology is carried out all
+    /// the same. Condition `Paused` says what waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
     /// Cores that no managed slice may take, for the rest of the host. The wishes of all topologies of a host add up: all
     /// sets, and the largest count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -427,7 +432,7 @@ pub struct SliceTopologyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub worst: Vec<HostTrouble>,
-    /// Ready, Reconciling, Stalled, Placed, Degraded.
+    /// Ready, Reconciling, Stalled, Placed, Degraded, Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

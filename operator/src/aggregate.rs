@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use lamina_crds::conditions::ConditionStatus::{False, True, Unknown};
-use lamina_crds::conditions::ConditionType::{Degraded, Placed, Ready, Reconciling, Stalled};
+use lamina_crds::conditions::ConditionType::{Degraded, Paused, Placed, Ready, Reconciling, Stalled};
 use lamina_crds::conditions::{ConditionStatus, ConditionType, Reason, Verdict, settle};
 use lamina_crds::slice_topology::{HostCounts, HostTrouble};
 use lamina_crds::{SliceTopologySpec, SliceTopologyStatus, TopologyName};
@@ -35,7 +35,8 @@ pub fn aggregate(
                 return topology.status.clone();
             }
             let placed = placed(resolution, name);
-            (judge(&standings, spec, topology.generation, placed), Some(count(&standings)), worst(&standings))
+            let pause = Pause::of(spec, resolution.waiting(name));
+            (judge(&standings, spec, topology.generation, placed, pause), Some(count(&standings)), worst(&standings))
         }
     };
     let conditions = settle(&topology.status.conditions, &verdicts, topology.generation, now);
@@ -93,6 +94,7 @@ fn refused(Refusal { reason, message }: &Refusal) -> Vec<Verdict> {
         verdict(Reconciling, False, *reason, "the hosts keep what they have until the spec is corrected"),
         verdict(Stalled, True, *reason, message),
         verdict(Placed, False, *reason, "the spec is refused; nothing is placed"),
+        verdict(Paused, Unknown, *reason, "the spec is refused; nothing is written"),
         verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     ]
 }
@@ -111,6 +113,7 @@ fn leaving(view: &ClusterView, topology: &TopologyView) -> Vec<Verdict> {
         verdict(Reconciling, True, Reason::Progressing, &message),
         verdict(Stalled, False, Reason::Progressing, &message),
         verdict(Placed, Unknown, Reason::Progressing, &message),
+        verdict(Paused, False, Reason::Settled, "deletion is carried out, paused or not"),
         verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     ]
 }
@@ -118,7 +121,7 @@ fn leaving(view: &ClusterView, topology: &TopologyView) -> Vec<Verdict> {
 fn placed(resolution: &Resolution, name: &TopologyName) -> Verdict {
     let refusal = resolution.selected(name).find_map(|(_, outcome)| match outcome {
         Outcome::Refused(refusal) => Some(refusal),
-        Outcome::Placed { .. } | Outcome::AwaitsInventory => None,
+        Outcome::Placed { .. } | Outcome::Paused | Outcome::AwaitsInventory => None,
     });
     match refusal {
         Some(Refusal { reason, message }) => verdict(Placed, False, *reason, message),
@@ -126,10 +129,43 @@ fn placed(resolution: &Resolution, name: &TopologyName) -> Verdict {
     }
 }
 
-fn judge(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, placed: Verdict) -> Vec<Verdict> {
+/// Whether a topology is paused, and what that holds up.
+#[derive(Clone, Copy)]
+enum Pause {
+    None,
+    /// Changes would be written to so many hosts.
+    Holds(usize),
+}
+
+impl Pause {
+    fn of(spec: &SliceTopologySpec, waiting: usize) -> Self {
+        if spec.paused == Some(true) { Self::Holds(waiting) } else { Self::None }
+    }
+
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::None => verdict(Paused, False, Reason::Settled, "changes are written to the hosts"),
+            Self::Holds(0) => verdict(Paused, True, Reason::Paused, "paused; no host waits for a change"),
+            Self::Holds(waiting) => verdict(Paused, True, Reason::Paused, &waits(waiting)),
+        }
+    }
+}
+
+fn waits(waiting: usize) -> String {
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    format!("paused; {} {wait} for a change; set spec.paused: false to go on", counted(waiting, "host"))
+}
+
+fn judge(
+    standings: &[Standing],
+    spec: &SliceTopologySpec,
+    generation: i64,
+    placed: Verdict,
+    pause: Pause,
+) -> Vec<Verdict> {
     let Tally { selected: _, stalled, in_progress, offline: _, ready: _ } = Tally::of(standings);
     let progress_message = progress_message(standings, generation);
-    let ready = ready(standings, spec, generation, &progress_message);
+    let ready = ready(standings, spec, generation, &progress_message, pause);
     let stalled_verdict = match first(standings, StandingState::Stalled) {
         Some(Refusal { reason, message }) => verdict(Stalled, True, *reason, &and_more(message, stalled, "stalled")),
         None => verdict(Stalled, False, Reason::Settled, "no host needs a hand"),
@@ -144,11 +180,20 @@ fn judge(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, plac
         Some(Refusal { reason, message }) => verdict(Degraded, True, *reason, message),
         None => verdict(Degraded, False, Reason::Settled, "no host gives less than asked"),
     };
-    vec![ready, reconciling, stalled_verdict, placed, degraded]
+    vec![ready, reconciling, stalled_verdict, placed, degraded, pause.verdict()]
 }
 
-fn ready(standings: &[Standing], spec: &SliceTopologySpec, generation: i64, progress_message: &str) -> Verdict {
+fn ready(
+    standings: &[Standing],
+    spec: &SliceTopologySpec,
+    generation: i64,
+    progress_message: &str,
+    pause: Pause,
+) -> Verdict {
     let Tally { selected, stalled, in_progress, offline, ready } = Tally::of(standings);
+    if let (Pause::Holds(waiting @ 1..), 0) = (pause, stalled) {
+        return verdict(Ready, Unknown, Reason::Paused, &waits(waiting));
+    }
     if selected == 0 {
         let message = "no host matches hostSelector; label a node, or create a HostState for a host that is no node";
         return verdict(Ready, Unknown, Reason::NoHost, message);

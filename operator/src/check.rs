@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use lamina_crds::host_state::{EntryState, SliceEntry};
 use lamina_crds::names::is_protected;
 use lamina_crds::slice_topology::{DeletionPolicy, Isolation, Slice};
-use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, TopologyEntry, UnitName};
+use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, TopologyEntry, TopologyName, UnitName};
 
+use crate::pause::is_paused;
 use crate::resolve::{HostResolution, LARGEST_HOST_STATE, Resolution};
 use crate::selection::selects;
 use crate::view::{ClusterView, HostStateView, HostView, Life, NodePresence, Origin};
@@ -47,10 +48,26 @@ fn check_host(view: &ClusterView, host: &HostView, state: &HostStateView, resolv
         faults.extend(state.hardware.as_ref().and_then(|hardware| memory_fault(resolved, hardware)));
         faults.extend(size_fault(resolved));
     }
+    faults.extend(paused_faults(view, state, resolved));
     faults.extend(duplicate_units(resolved));
     faults.extend(vanished(state, resolved));
     faults.extend(removals(view, host, state, resolved));
     faults
+}
+
+/// Paused topologies whose entry would change. One that has been let go of before may leave the object.
+fn paused_faults(view: &ClusterView, state: &HostStateView, resolved: &HostResolution) -> Vec<String> {
+    let paused = view.topologies.values().filter(|topology| is_paused(topology));
+    let changes = |name: &TopologyName| {
+        let (present, new) = (state.entries.get(name), resolved.entries.get(name));
+        let has_left = new.is_none() && present.is_some_and(|entry| entry.state != EntryState::Present);
+        new != present && !has_left
+    };
+    let names = paused.filter_map(|topology| Some(&topology.wanted()?.0));
+    names
+        .filter(|name| changes(name))
+        .map(|name| format!("topology {name} is paused, and its entry would change"))
+        .collect()
 }
 
 /// Whether the entry says something that the object does not say already.
@@ -343,6 +360,16 @@ mod tests {
             messages(&view, &resolution),
             ["the entry of topology x would go before its agent has let go of it"]
         );
+    }
+
+    #[test]
+    fn a_change_of_a_paused_topology_is_seen() {
+        let scene = Scene::new().topology("x", &["cores: 4"]).host("h").written();
+        let view = scene.edit("x", |spec| spec["paused"] = true.into()).view();
+        let mut resolution = resolve(&view);
+        assert_eq!(messages(&view, &resolution), [""; 0]);
+        entry(&mut resolution, "x").state = EntryState::Released;
+        assert_eq!(messages(&view, &resolution), ["topology x is paused, and its entry would change"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod kube_cluster;
 pub mod liveness;
 pub mod memory;
 pub mod news;
+mod pause;
 pub mod placement;
 pub mod preview;
 pub mod promises;

@@ -1,6 +1,6 @@
 //! Decides what topologies would mean for one host, by the same steps as `resolve` and without a cluster around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, TopologyEntry, TopologyName};
@@ -22,7 +22,7 @@ pub struct Preview {
     pub placed: Placed,
 }
 
-/// Asks what the operator would do. `present` is what the host's `HostState` holds now; entries of topologies that are
+/// Asks what the operator would do, paused or not. `present` is what the host's `HostState` holds now; entries of topologies that are
 /// not given stay, and hold what they have.
 pub fn preview(
     name: &str,
@@ -38,7 +38,7 @@ pub fn preview(
     });
     let mut wishes: Vec<Wish> = named.collect();
     wishes.sort_by_key(|(topology, _)| rank(topology, present));
-    let (outcomes, placed) = outcomes(name, &host, &wishes.iter().collect::<Vec<_>>());
+    let (outcomes, placed) = outcomes(name, &host, &wishes.iter().collect::<Vec<_>>(), &BTreeSet::new());
     let entries = outcomes.iter().filter_map(|(name, (_, entry))| Some((name.clone(), entry.clone()?))).collect();
     let outcomes = outcomes.into_iter().map(|(name, (outcome, _))| (name, outcome)).collect();
     Preview { outcomes, entries, placed }

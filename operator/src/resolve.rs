@@ -1,7 +1,7 @@
 //! Decides what every host should hold: which topologies mean it, where their slices go, and what becomes of those that
 //! no longer mean it. The same view gives the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use lamina_crds::conditions::Reason;
@@ -10,6 +10,7 @@ use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{CpuSet, TopologyEntry, TopologyName};
 
 use crate::entry::{Named, Place};
+use crate::pause::{is_paused, paused, paused_outcomes};
 use crate::placement::{Demand, Incumbent, Placed, Placement, Site, place};
 use crate::promises::MemoryLedger;
 use crate::selection::selects;
@@ -48,6 +49,8 @@ pub struct HostResolution {
     pub entries: BTreeMap<TopologyName, TopologyEntry>,
     /// One outcome for each topology that selects this host.
     pub outcomes: BTreeMap<TopologyName, Outcome>,
+    /// The paused topologies that would change something here.
+    pub waiting: BTreeSet<TopologyName>,
 }
 
 /// How a topology fares on a host that it selects.
@@ -60,6 +63,8 @@ pub enum Outcome {
     },
     /// The agent has not reported the hardware; nothing can be said.
     AwaitsInventory,
+    /// It would have its place there, but is paused; what the host holds stays as it is.
+    Paused,
     /// The host cannot follow; what it holds stays as it is.
     Refused(Refusal),
 }
@@ -72,21 +77,31 @@ impl Resolution {
     pub fn selected<'a>(&'a self, topology: &'a TopologyName) -> impl Iterator<Item = (&'a String, &'a Outcome)> {
         self.hosts.iter().filter_map(move |(host, resolution)| Some((host, resolution.outcomes.get(topology)?)))
     }
+
+    /// On how many hosts a paused topology would change something.
+    pub fn waiting(&self, topology: &TopologyName) -> usize {
+        self.hosts.values().filter(|host| host.waiting.contains(topology)).count()
+    }
 }
 
 fn resolve_host(view: &ClusterView, named: &BTreeMap<&str, Wish>, name: &str, host: &HostView) -> HostResolution {
     let present = host.state.as_ref().map(|state| state.entries.clone()).unwrap_or_default();
     let mut wishes: Vec<&Wish> = named.values().filter(|(topology, _)| selected(topology, host)).collect();
     wishes.sort_by_key(|(topology, _)| rank(topology, &present));
-    let (outcomes, _) = outcomes(name, host, &wishes);
+    let paused = paused(&wishes);
+    let (mut outcomes, _) = outcomes(name, host, &wishes, &paused);
+    let held = paused_outcomes(name, host, &wishes, &paused, &present);
+    outcomes.extend(held.into_iter().map(|(topology, outcome)| (topology, (outcome, None))));
     let mut resolution = HostResolution::default();
     for (topology, entry) in &present {
         if !outcomes.contains_key(topology) {
             let kept = farewell(view, host, entry);
+            resolution.waiting.extend(keeps_by_pause(view, entry).then(|| topology.clone()));
             resolution.entries.extend(kept.map(|entry| (topology.clone(), entry)));
         }
     }
     for (topology, (outcome, entry)) in outcomes {
+        resolution.waiting.extend((outcome == Outcome::Paused).then(|| topology.clone()));
         let entry = entry.or_else(|| present.get(&topology).cloned());
         resolution.entries.extend(entry.map(|entry| (topology.clone(), unless_same(entry, &present))));
         resolution.outcomes.insert(topology, outcome);
@@ -109,7 +124,7 @@ pub(crate) fn rank(
 }
 
 /// The entry that is already there, if the new one says nothing else: a new generation alone writes nothing.
-fn unless_same(entry: TopologyEntry, present: &BTreeMap<TopologyName, TopologyEntry>) -> TopologyEntry {
+pub(crate) fn unless_same(entry: TopologyEntry, present: &BTreeMap<TopologyName, TopologyEntry>) -> TopologyEntry {
     match present.get(&entry.name) {
         Some(old) if TopologyEntry { generation: old.generation, ..entry.clone() } == *old => old.clone(),
         Some(_) | None => entry,
@@ -119,18 +134,27 @@ fn unless_same(entry: TopologyEntry, present: &BTreeMap<TopologyName, TopologyEn
 /// Outcome and new entry for each topology that selects the host; without a new entry the old one is held.
 pub(crate) type Outcomes = BTreeMap<TopologyName, (Outcome, Option<TopologyEntry>)>;
 
-/// How topologies fare on a host that they select, in the order in which they are served, and what placement said.
-pub(crate) fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> (Outcomes, Placed) {
+/// How topologies fare on a host that they select, in the order in which they are served, and what placement said. Those
+/// that are held have no outcome here: they keep what they have, and the others are served beside it.
+pub(crate) fn outcomes(
+    name: &str,
+    host: &HostView,
+    wishes: &[&Wish],
+    held: &BTreeSet<TopologyName>,
+) -> (Outcomes, Placed) {
     let state_and_hardware = host.state.as_ref().and_then(|state| Some((state, state.hardware.as_ref()?)));
     let Some((state, hardware)) = state_and_hardware else {
         let awaiting = wishes.iter().filter_map(|(topology, _)| Some((topology.wanted()?.0.clone(), awaits())));
-        return (awaiting.collect(), Placed::default());
+        return (awaiting.filter(|(topology, _)| !held.contains(topology)).collect(), Placed::default());
     };
     let mut outcomes = Outcomes::new();
     let mut memory = MemoryLedger::of(state, hardware);
     let mut admitted: Vec<(&TopologyView, &Named)> = Vec::new();
     for (topology, named) in wishes {
         let Some((topology_name, spec)) = topology.wanted() else { continue };
+        if held.contains(topology_name) {
+            continue;
+        }
         match named.as_ref().map_err(Clone::clone).and_then(|named| memory.admit(topology_name, spec).map(|()| named)) {
             Ok(named) => admitted.push((topology, named)),
             Err(refusal) => {
@@ -142,7 +166,7 @@ pub(crate) fn outcomes(name: &str, host: &HostView, wishes: &[&Wish]) -> (Outcom
     let housekeeping = wishes.iter().filter_map(|(_, named)| named.as_ref().ok()?.housekeeping()).collect();
     let site = Site { hardware, housekeeping };
     let placed = place(&demands, &site, &running(state, &demands));
-    let mut room = Room::of(state, outcomes.keys());
+    let mut room = Room::of(state, outcomes.keys().chain(held));
     for (topology, named) in admitted {
         let answer = match placed.refusals.get(named.name) {
             Some(refusal) => Err(refusal.clone()),
@@ -204,6 +228,11 @@ fn farewell(view: &ClusterView, host: &HostView, entry: &TopologyEntry) -> Optio
     (!(settled && confirmed)).then(|| TopologyEntry { state, ..entry.clone() })
 }
 
+/// Whether a host would let go of this entry, were it not for a pause.
+fn keeps_by_pause(view: &ClusterView, entry: &TopologyEntry) -> bool {
+    entry.state == EntryState::Present && view.topologies.get(entry.name.as_str()).is_some_and(is_paused)
+}
+
 fn parting_state(view: &ClusterView, host: &HostView, entry: &TopologyEntry) -> EntryState {
     // Absence of an object never removes anything; a removal that was asked for and has begun goes on.
     let at_most_released = match entry.state {
@@ -216,6 +245,7 @@ fn parting_state(view: &ClusterView, host: &HostView, entry: &TopologyEntry) -> 
         (Life::Leaves, _, DeletionPolicy::Remove) if topology.is_held() => EntryState::Absent,
         (Life::Leaves, _, _) => at_most_released,
         (Life::Stays, Err(_), _) => entry.state,
+        (Life::Stays, Ok(_), _) if is_paused(topology) => entry.state,
         (Life::Stays, Ok(_), DeletionPolicy::Remove) if host.is_known() => EntryState::Absent,
         (Life::Stays, Ok(_), _) => at_most_released,
     }

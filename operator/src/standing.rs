@@ -33,6 +33,8 @@ pub enum StandingState {
     Stalled,
     /// Work is under way.
     InProgress,
+    /// A change waits until its topology is no longer paused.
+    Paused,
     /// Its agent is silent.
     Offline,
     /// Everything asked is true and measured.
@@ -98,7 +100,7 @@ fn blocked(facts: &Facts) -> Option<Refusal> {
     }
     match facts.outcome {
         Outcome::Refused(refusal) => Some(refusal.clone()),
-        Outcome::Placed { .. } | Outcome::AwaitsInventory => None,
+        Outcome::Placed { .. } | Outcome::Paused | Outcome::AwaitsInventory => None,
     }
 }
 
@@ -121,7 +123,8 @@ fn is_updated(facts: &Facts, report: Option<&TopologyStatus>) -> Updated {
         let lets_go = matches!(report.state, Some(EntryState::Released | EntryState::Absent));
         !lets_go && report.revision.as_ref() == Some(&wanted.revision)
     };
-    if facts.wanted.zip(report).is_some_and(same) { Updated::Yes } else { Updated::No }
+    let follows = facts.wanted.zip(report).is_some_and(same) && *facts.outcome != Outcome::Paused;
+    if follows { Updated::Yes } else { Updated::No }
 }
 
 fn progress(
@@ -134,6 +137,10 @@ fn progress(
     if *facts.outcome == Outcome::AwaitsInventory {
         return (StandingState::InProgress, Some(no_inventory(facts)));
     }
+    let waits = *facts.outcome == Outcome::Paused;
+    if waits && facts.wanted.is_none() {
+        return (StandingState::Paused, None);
+    }
     let written = facts.wanted.is_some_and(|wanted| state.entries.get(&wanted.name) == Some(wanted));
     let Some(report) = report.filter(|_| written && has_caught_up(topology, state)) else {
         return (StandingState::InProgress, None);
@@ -144,6 +151,7 @@ fn progress(
         return (StandingState::Stalled, Some(told(facts, stalled)));
     }
     match condition(ConditionType::Ready) {
+        Some(ready) if waits && ready.status == ConditionStatus::True => (StandingState::Paused, None),
         Some(ready) if ready.status == ConditionStatus::True && updated == Updated::Yes => {
             let worth_telling = ready.reason != Reason::AsAsked.word();
             (StandingState::Ready, worth_telling.then(|| told(facts, ready)))
@@ -192,6 +200,7 @@ fn weakens(reason: Reason) -> bool {
         | Reason::AsAsked
         | Reason::Settled
         | Reason::Progressing
+        | Reason::Paused
         | Reason::NoInventory
         | Reason::InvalidSpec
         | Reason::Infeasible

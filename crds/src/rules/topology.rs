@@ -19,6 +19,7 @@ pub fn topology_faults(name: &str, spec: &SliceTopologySpec) -> Vec<Fault> {
     let SliceTopologySpec {
         host_selector,
         deletion_policy: _,
+        paused: _,
         housekeeping,
         files,
         service_defaults,
