@@ -160,6 +160,13 @@ pub fn restart_delay() -> Rule {
         .field_path(".delay")
 }
 
+/// What a deposed operator still sends comes too late.
+pub fn term_never_falls() -> Rule {
+    let term = |of: &str| format!("(has({of}.term) ? {of}.term : 0)");
+    let (new, old) = (term("self"), term("oldSelf"));
+    said(format!("{new} >= {old}"), &format!("`%d`: {}", rules::term_rule("%d")), &[&new, &old]).field_path(".term")
+}
+
 /// root never runs services.
 pub fn not_root() -> Rule {
     said("self != 'root'", "root may not run services; name an unprivileged user of the host", &[])

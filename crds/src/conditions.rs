@@ -117,6 +117,8 @@ pub enum Reason {
     NotPresent,
     /// The entry holds a field or value that this agent does not understand.
     NotUnderstood,
+    /// The spec is of an operator that was deposed: of a lower term than one that was accepted before.
+    OlderTerm,
     /// Another machine claims this name.
     IdentityMismatch,
     /// An effect on the host failed; it is tried again.

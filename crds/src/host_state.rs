@@ -16,6 +16,7 @@ use crate::seconds::Seconds;
 use crate::slice_topology::{
     DeliveredFile, IoShare, MemoryLimits, OnChange, ResourceLimits, RestartPolicy, TaskLimits,
 };
+use crate::term::Term;
 use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
 use crate::wishes::{MemoryPolicy, Migration};
 
@@ -40,7 +41,12 @@ use crate::wishes::{MemoryPolicy, Migration};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = cel::term_never_falls())]
 pub struct HostStateSpec {
+    /// The term of the operator that wrote this spec last: each new leader has a higher one. It never falls, and an agent
+    /// that has accepted a spec of a higher term does not follow this one. Before the first leader it is absent.
+    #[serde(default, skip_serializing_if = "Term::is_none")]
+    pub term: Term,
     /// One entry per topology that has or had something to say about this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -240,6 +246,9 @@ pub struct HostStateStatus {
     /// The generation of the spec that this status speaks of; -1 before the first look.
     #[serde(default = "not_observed")]
     pub observed_generation: i64,
+    /// The highest term of a spec that the agent has accepted, also under another object of this name.
+    #[serde(default, skip_serializing_if = "Term::is_none")]
+    pub term: Term,
     /// The agent that writes this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentIdentity>,

@@ -13,6 +13,7 @@ pub mod rules;
 pub mod seconds;
 pub mod slice_request;
 pub mod slice_topology;
+pub mod term;
 pub mod text;
 pub mod wishes;
 
@@ -22,3 +23,4 @@ pub use host_state::{HostState, HostStateSpec, HostStateStatus, TopologyEntry};
 pub use id_set::{CpuSet, NodeSet};
 pub use names::{DeviceName, ServiceName, SliceName, TopologyName, UnitKind, UnitName, UserName};
 pub use slice_topology::{SliceTopology, SliceTopologySpec, SliceTopologyStatus};
+pub use term::Term;

@@ -16,6 +16,7 @@ pub use topology::topology_faults;
 
 use crate::bytes::Bytes;
 use crate::slice_topology::{IoShare, MemoryLimits, ResourceLimits, RestartPolicy, TaskLimits};
+use crate::term::Term;
 use crate::text::{AbsolutePath, Argument};
 
 /// The most slices of one topology.
@@ -195,6 +196,18 @@ fn exactly_one(path: &str, fields: &[(&str, bool)]) -> Option<Fault> {
         1 => None,
         _ => Some(Fault::new(path, several, &rule, &format!("remove {}", listed(&written, "or")))),
     }
+}
+
+/// A term that falls is that of an operator which was deposed.
+pub fn term_fault(former: Term, new: Term) -> Option<Fault> {
+    let rule = term_rule(&former.to_string());
+    let (rule, remedy) = rule.split_once("; ").unwrap_or((&rule, ""));
+    (new < former).then(|| Fault::new("spec.term", &new.to_string(), rule, remedy))
+}
+
+/// The rule and its remedy; `former` is the higher term.
+pub(crate) fn term_rule(former: &str) -> String {
+    format!("the term never falls, and it was {former}; leave the write to the operator that leads now")
 }
 
 /// The words for more than one of so many, and for none of them.
