@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lamina_crds::conditions::Reason;
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, digest_of_bytes};
-use lamina_crds::rules::entry_faults;
-use lamina_crds::{TopologyEntry, TopologyName, UnitName};
+use lamina_crds::rules::{entry_faults, term_fault};
+use lamina_crds::{Term, TopologyEntry, TopologyName, UnitName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -31,6 +31,9 @@ pub struct Accepted {
     pub uid: String,
     /// That object's generation.
     pub generation: i64,
+    /// The highest term that was accepted, from whatever object.
+    #[serde(default, skip_serializing_if = "Term::is_none")]
+    pub term: Term,
     /// The entries by topology.
     pub entries: BTreeMap<TopologyName, AcceptedEntry>,
 }
@@ -64,9 +67,9 @@ pub struct Judged {
 
 /// What is accepted after a look at the object. An entry that is gone is kept unless it was confirmed Released or Absent;
 /// one that is not understood leaves the former one of its name in force; an older object than the accepted one, as a
-/// lagging replica shows it, changes nothing.
+/// lagging replica shows it, changes nothing, and neither does one that an operator of an older term wrote.
 pub fn accept(former: &Accepted, object: &RawHostState) -> Judged {
-    if object.uid == former.uid && object.generation < former.generation {
+    if is_left_behind(former, object) || object.term < former.term {
         return Judged { accepted: former.clone(), refused: BTreeMap::new() };
     }
     let mut judged = Judged::default();
@@ -85,7 +88,20 @@ pub fn accept(former: &Accepted, object: &RawHostState) -> Judged {
     accepted.sequence = former.sequence;
     accepted.uid = object.uid.clone();
     accepted.generation = object.generation;
+    accepted.term = object.term;
     judged
+}
+
+/// Whether the object is one that was followed before, as it was then.
+fn is_left_behind(accepted: &Accepted, object: &RawHostState) -> bool {
+    object.uid == accepted.uid && object.generation < accepted.generation
+}
+
+/// Why an object is not followed that an operator of an older term wrote: it was deleted and made again, and whoever
+/// leads now has not written it yet.
+pub fn older_term(accepted: &Accepted, object: &RawHostState) -> Option<Refusal> {
+    let fault = term_fault(accepted.term, object.term).filter(|_| !is_left_behind(accepted, object))?;
+    Some(Refusal::new(Reason::OlderTerm, format!("{fault}; until then the host stays as it is")))
 }
 
 impl Judged {

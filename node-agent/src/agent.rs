@@ -174,6 +174,7 @@ fn view<'a>(
         desired: &task.desired,
         observed: work.observed.as_ref(),
         hold: task.hold.as_ref(),
+        older: task.older.as_ref(),
         unsupported: work.unsupported.as_ref(),
         held: &work.held,
         remaining: &work.remaining,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lamina_crds::HostStateStatus;
+use lamina_crds::{HostStateStatus, Term};
 
 /// The API server as one agent may use it. One verb per effect.
 #[expect(async_fn_in_trait, reason = "used by one task, on one thread; nobody needs the futures to be Send")]
@@ -40,6 +40,8 @@ pub struct RawHostState {
     pub uid: String,
     /// The object's generation.
     pub generation: i64,
+    /// The term in which the operator wrote it. One that no operator wrote bears the highest that was accepted.
+    pub term: Term,
     /// The object's annotations.
     pub annotations: BTreeMap<String, String>,
     /// `spec.topologies`, undecoded.

@@ -7,9 +7,9 @@ use lamina_crds::conditions::Reason;
 use lamina_crds::host_state::{CONFIRM_MACHINE_ANNOTATION, EntryState};
 use lamina_crds::{Hardware, TopologyName, UnitName};
 
-use crate::accept::{Accepted, Recalled, accept, copies, recall, stored};
+use crate::accept::{Accepted, Recalled, accept, copies, older_term, recall, stored};
 use crate::agent::Settings;
-use crate::cluster::{RawHostState, Seen};
+use crate::cluster::{EventKind, HostEvent, RawHostState, Seen};
 use crate::desired::{DesiredEntry, DesiredHost};
 use crate::host::{Host, HostError};
 use crate::host_path::HostPath;
@@ -33,6 +33,8 @@ pub(crate) struct Task {
     pub(crate) refused: BTreeMap<String, Refusal>,
     /// Why nothing is changed at all, if so.
     pub(crate) hold: Option<Refusal>,
+    /// Why the object is not followed, if it is an older operator's.
+    pub(crate) older: Option<Refusal>,
     /// Entries with an instruction that was not there before.
     pub(crate) changed: BTreeSet<TopologyName>,
     /// Whether the instruction could not be stored: nothing that is reported speaks of it.
@@ -108,8 +110,10 @@ pub(crate) async fn prepare(
         object,
         hardware,
         hold,
+        older: None,
     };
     let paused = take_over(memory, &mut task, host).await;
+    task.older = task.object.as_ref().and_then(|object| older_term(&task.accepted, object));
     let readable = task.hold.as_ref().is_none_or(|hold| hold.reason != Reason::NotUnderstood);
     memory.accepted = readable.then(|| task.accepted.clone());
     task.desired = DesiredHost { paused, ..known_or_rendered(memory, &task.accepted) };
@@ -126,6 +130,7 @@ async fn take_over(memory: &mut Memory, task: &mut Task, host: &mut impl Host) -
         task.refused.clone_from(refused);
         return BTreeSet::new();
     }
+    memory.events.extend(older_term(&task.accepted, object).map(not_followed));
     let judged = accept(&task.accepted, object);
     task.refused = judged.refused;
     memory.judged = None;
@@ -153,6 +158,10 @@ async fn take_over(memory: &mut Memory, task: &mut Task, host: &mut impl Host) -
             turned
         }
     }
+}
+
+fn not_followed(refusal: Refusal) -> HostEvent {
+    HostEvent { kind: EventKind::Warning, reason: "OlderTerm", action: "Accept", note: refusal.message }
 }
 
 fn state(accepted: &Accepted, name: &TopologyName) -> Option<EntryState> {

@@ -38,6 +38,8 @@ pub struct View<'a> {
     pub observed: Option<&'a ObservedHost>,
     /// Why nothing at all is changed on this host, if so.
     pub hold: Option<&'a Refusal>,
+    /// Why the object is not followed, if so; the host is kept as it was.
+    pub older: Option<&'a Refusal>,
     /// Why the host can run nothing of ours, if so.
     pub unsupported: Option<&'a Refusal>,
     /// What is not touched.
@@ -62,11 +64,12 @@ pub struct View<'a> {
 pub fn report(view: &View<'_>, former: Option<&HostStateStatus>) -> HostStateStatus {
     let names: BTreeSet<&str> =
         view.desired.entries.keys().map(TopologyName::as_str).chain(view.refused.keys().map(String::as_str)).collect();
-    let told: Vec<Told> = names.into_iter().map(|name| tell(view, name)).collect();
+    let told: Vec<Told> = names.into_iter().map(|name| unless_older(view, tell(view, name))).collect();
     let verdicts = host_verdicts(view, &told);
     let conditions = former.map(|status| status.conditions.as_slice()).unwrap_or_default();
     HostStateStatus {
         observed_generation: view.generation,
+        term: view.accepted.term,
         agent: Some(view.agent.clone()),
         hardware: Some(view.hardware.clone()),
         summary: Some(summary(view, &told)),
@@ -84,6 +87,7 @@ pub fn announce(
 ) -> HostStateStatus {
     let mut status = former.cloned().unwrap_or_default();
     status.observed_generation = view.generation;
+    status.term = view.accepted.term;
     status.agent = Some(view.agent.clone());
     status.hardware = Some(view.hardware.clone());
     for name in changed {
@@ -151,6 +155,14 @@ fn tell(view: &View<'_>, name: &str) -> Told {
     let host = view.hold.or(view.unsupported).filter(|_| told.state != Some(EntryState::Released));
     let refused = view.refused.get(name).into_iter().chain(host).map(Cause::stalled);
     told.causes = refused.chain(std::mem::take(&mut told.causes)).collect();
+    told.causes.sort_by_key(|cause| !cause.stalled);
+    told
+}
+
+/// Whatever is so of what was accepted: of an object that is not followed, nothing is.
+fn unless_older(view: &View<'_>, mut told: Told) -> Told {
+    let older = view.older.map(|refusal| Cause::passing(refusal.reason, refusal.message.clone(), false));
+    told.causes = older.into_iter().chain(told.causes).collect();
     told.causes.sort_by_key(|cause| !cause.stalled);
     told
 }
@@ -471,7 +483,7 @@ fn host_verdicts(view: &View<'_>, told: &[Told]) -> Vec<Verdict> {
         told.iter().find(|told| !matches!(good_news(told).0, Reason::AsAsked | Reason::Released | Reason::Absent));
     match of_host.as_ref().or(stalled).or(unready).or(worth_telling) {
         Some(worst) => verdicts.extend(progress(worst)),
-        None => verdicts.extend(progress(&nothing_accepted(""))),
+        None => verdicts.extend(progress(&unless_older(view, nothing_accepted("")))),
     }
     verdicts
 }

@@ -52,6 +52,46 @@ fn a_same_entry_stays_reached_and_a_changed_one_does_not() {
     assert!(changed.entries[name].written.contains("/etc/lamina/files/orchestrator/orchestrator.env"));
 }
 
+fn in_term(number: i64, object: RawHostState) -> RawHostState {
+    RawHostState { term: Term::new(number).expect("a term"), ..object }
+}
+
+#[test]
+fn what_an_older_term_wrote_changes_nothing_and_says_so() {
+    let former = accept(&Accepted::default(), &in_term(5, object(7, &[value(&example())]))).accepted;
+    let mut released = example();
+    released.state = EntryState::Released;
+    let again = RawHostState { uid: "v".to_owned(), ..object(1, &[value(&released)]) };
+    for older in [0, 4] {
+        let object = in_term(older, again.clone());
+        assert_eq!(accept(&former, &object), Judged { accepted: former.clone(), refused: BTreeMap::new() });
+        let told = older_term(&former, &object).expect("it is told");
+        assert_eq!(told.reason, Reason::OlderTerm);
+        assert!(told.message.starts_with(&format!("spec.term is `{older}`: ")), "{}", told.message);
+        assert!(told.message.contains("it was 5"), "{}", told.message);
+    }
+    for later in [5, 6] {
+        let object = in_term(later, again.clone());
+        assert_eq!(older_term(&former, &object), None);
+        let accepted = accept(&former, &object).accepted;
+        assert_eq!((accepted.uid.as_str(), accepted.term), ("v", object.term));
+    }
+}
+
+#[test]
+fn a_lagging_replica_is_no_older_operator() {
+    let former = accept(&Accepted::default(), &in_term(5, object(7, &[]))).accepted;
+    let before = in_term(4, object(6, &[]));
+    assert_eq!((accept(&former, &before).accepted, older_term(&former, &before)), (former, None));
+}
+
+#[test]
+fn a_state_that_knows_no_terms_is_read() {
+    let stored = stored(&accepted(&example())).1;
+    assert!(!stored.contains("\"term\""), "{stored}");
+    assert!(matches!(recall(&[Some(stored.into_bytes()), None]), Recalled::Accepted(read) if read.term == Term::NONE));
+}
+
 #[test]
 fn what_is_not_understood_or_breaks_a_rule_is_refused_with_its_path() {
     let mut unknown = value(&example());

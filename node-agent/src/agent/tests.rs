@@ -644,3 +644,39 @@ fn threads_that_the_kernel_left_outside_are_moved_by_a_range_that_differs() {
     assert_eq!((set.len(), &set[1]), (2, &cpus("0-7")));
     assert_ne!(set[0], set[1]);
 }
+
+#[test]
+fn what_a_deposed_operator_writes_is_told_and_not_done() {
+    let mut world = World::new(example());
+    let in_term = |world: &mut World, uid: &str, number: i64| {
+        let Seen::Object(object) = &mut world.cluster.seen else { panic!("an object") };
+        (object.uid, object.term) = (uid.to_owned(), lamina_crds::Term::new(number).expect("a term"));
+    };
+    in_term(&mut world, "u1", 5);
+    world.settle();
+    assert_eq!(world.status().term.get(), 5);
+    world.host.log.clear();
+    world.cluster.events.clear();
+    let mut changed = example();
+    changed.files[0].content.push('x');
+    world.cluster.ask(1, &[revised(changed)]);
+    in_term(&mut world, "u2", 4);
+    world.settle();
+    assert_eq!(world.host.log, [""; 0]);
+    let (status, reason, message) = world.told();
+    assert_eq!((status, reason.as_str()), (ConditionStatus::False, "OlderTerm"));
+    assert!(message.contains("spec.term is `4`") && message.contains("it was 5"), "{message}");
+    assert_eq!((world.status().observed_generation, world.status().term.get()), (1, 5));
+    assert_eq!(world.cluster.events.iter().filter(|event| event.reason == "OlderTerm").count(), 1);
+    assert_eq!(world.condition(ConditionType::Stalled).0, ConditionStatus::False, "whoever leads writes it anew");
+    // The agent dies and has only its disk.
+    world.memory = Memory::default();
+    world.settle();
+    assert_eq!(world.told().1, "OlderTerm");
+    in_term(&mut world, "u2", 6);
+    let Seen::Object(object) = &mut world.cluster.seen else { panic!("an object") };
+    object.generation = 2;
+    world.settle();
+    assert!(world.host.log.iter().any(|line| line.starts_with("restart")), "{:?}", world.host.log);
+    assert!(world.ready() && world.status().term.get() == 6);
+}

@@ -8,6 +8,7 @@ use kube::api::{Api, DynamicObject};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config};
+use lamina_crds::Term;
 use tokio::sync::watch;
 
 use super::host_states;
@@ -128,10 +129,12 @@ fn same_instruction(before: &Seen, now: &Seen) -> bool {
 fn seen_as(object: DynamicObject) -> Seen {
     let DynamicObject { types: _, metadata, data } = object;
     let entries = data.pointer("/spec/topologies").and_then(|entries| entries.as_array()).cloned();
+    let term = data.pointer("/spec/term").and_then(serde_json::Value::as_i64).and_then(Term::new);
     let status = data.get("status").and_then(|status| serde_json::from_value(status.clone()).ok());
     Seen::Object(Box::new(RawHostState {
         uid: metadata.uid.unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
+        term: term.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),
         entries: entries.unwrap_or_default(),
         status,
@@ -146,7 +149,7 @@ mod tests {
         let value = serde_json::json!({
             "apiVersion": "lamina.dev/v1alpha1", "kind": "HostState",
             "metadata": { "name": "host-7", "uid": "u", "generation": generation },
-            "spec": { "topologies": [{ "name": "orchestrator", "colour": "blue" }] },
+            "spec": { "term": 4, "topologies": [{ "name": "orchestrator", "colour": "blue" }] },
             "status": { "observedGeneration": observed },
         });
         seen_as(serde_json::from_value(value).expect("an object"))
@@ -156,6 +159,7 @@ mod tests {
     fn an_entry_with_an_unknown_field_reaches_the_agent_as_it_is() {
         let Seen::Object(seen) = object(3, 2) else { panic!("an object") };
         assert_eq!(seen.entries[0]["colour"], "blue");
+        assert_eq!(seen.term.get(), 4);
         assert_eq!((seen.generation, seen.status.map(|status| status.observed_generation)), (3, Some(2)));
     }
 
