@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lamina_crds::HostStateSpec;
 use lamina_crds::host_state::{EntryState, FINALIZER, ORIGIN_LABEL, ORIGIN_NODE};
 use lamina_crds::slice_topology::DeletionPolicy;
+use lamina_crds::{HostStateSpec, Term};
 use serde_json::{Value, json};
 
 use crate::check::Violation;
@@ -13,11 +13,18 @@ use crate::liveness::{Liveness, liveness};
 use crate::resolve::{HostResolution, Resolution};
 use crate::view::{ClusterView, Definitions, HostView, Life, NodePresence, Origin, TopologyView};
 
-/// The writes that remain, in the order in which they are to be made. Hosts with a violation are left alone.
-pub fn changes(view: &ClusterView, resolution: &Resolution, violations: &[Violation], now: Timestamp) -> Vec<Change> {
+/// The writes that remain, in the order in which they are to be made, in this term of ours. Hosts with a violation are
+/// left alone.
+pub fn changes(
+    view: &ClusterView,
+    resolution: &Resolution,
+    violations: &[Violation],
+    term: Term,
+    now: Timestamp,
+) -> Vec<Change> {
     let finalizers = view.topologies.values().filter_map(|topology| finalizer_change(view, topology, now));
     let hosts = resolution.hosts.iter().filter(|(name, _)| !violations.iter().any(|found| found.host == **name));
-    let hosts = hosts.filter_map(|(name, resolved)| host_change(view, name, resolved, now));
+    let hosts = hosts.filter_map(|(name, resolved)| host_change(view, name, resolved, term, now));
     // A finalizer that is missing must be there before the first entry that it guards.
     finalizers.chain(hosts).collect()
 }
@@ -29,12 +36,14 @@ pub enum Change {
     CreateHostState {
         /// The host's name.
         host: String,
+        /// The term in which it is written.
+        term: Term,
     },
     /// Server-side apply of the whole spec of a HostState, forced, as [`FIELD_MANAGER`].
     ApplyHostSpec {
         /// The HostState as it was seen.
         target: Target,
-        /// All entries of the host.
+        /// All entries of the host, and the term in which they are written.
         spec: HostStateSpec,
     },
     /// Take the last entries out of the spec of a HostState (merge patch), if it is still as it was seen. Its own verb:
@@ -42,6 +51,8 @@ pub enum Change {
     EmptyHostSpec {
         /// The HostState as it was seen.
         target: Target,
+        /// The term in which it is written.
+        term: Term,
     },
     /// Delete a HostState, if it is still the one that was seen. "Gone" is success.
     DeleteHostState {
@@ -78,17 +89,18 @@ impl Change {
     /// The JSON document that is sent: the object to create or apply, the merge patch, or the delete options.
     pub fn body(&self) -> Value {
         match self {
-            Self::CreateHostState { host } => host_state(json!({
-                "name": host,
-                "labels": BTreeMap::from([(ORIGIN_LABEL, ORIGIN_NODE)]),
-                "annotations": BTreeMap::from([(QUIET_ANNOTATION, "true")]),
-            })),
-            Self::ApplyHostSpec { target, spec } => {
-                let mut object = host_state(target.metadata());
-                object["spec"] = json!(spec);
-                object
+            Self::CreateHostState { host, term } => {
+                let metadata = json!({
+                    "name": host,
+                    "labels": BTreeMap::from([(ORIGIN_LABEL, ORIGIN_NODE)]),
+                    "annotations": BTreeMap::from([(QUIET_ANNOTATION, "true")]),
+                });
+                host_state(metadata, &HostStateSpec { term: *term, topologies: Vec::new() })
             }
-            Self::EmptyHostSpec { target } => json!({ "metadata": target.metadata(), "spec": { "topologies": [] } }),
+            Self::ApplyHostSpec { target, spec } => host_state(target.metadata(), spec),
+            Self::EmptyHostSpec { target, term } => {
+                json!({ "metadata": target.metadata(), "spec": { "term": term, "topologies": [] } })
+            }
             Self::DeleteHostState { target } => json!({
                 "preconditions": { "uid": target.uid, "resourceVersion": target.resource_version },
             }),
@@ -103,9 +115,9 @@ impl Change {
     /// The host that the change is about, if it is about one.
     pub fn host(&self) -> Option<&str> {
         match self {
-            Self::CreateHostState { host } => Some(host),
+            Self::CreateHostState { host, term: _ } => Some(host),
             Self::ApplyHostSpec { target, spec: _ }
-            | Self::EmptyHostSpec { target }
+            | Self::EmptyHostSpec { target, term: _ }
             | Self::DeleteHostState { target } => Some(&target.name),
             Self::SetFinalizers { .. } => None,
         }
@@ -114,9 +126,9 @@ impl Change {
     /// The change in words, for logs and errors: verb and object.
     pub fn attempt(&self) -> String {
         match self {
-            Self::CreateHostState { host } => format!("create HostState {host}"),
+            Self::CreateHostState { host, term: _ } => format!("create HostState {host}"),
             Self::ApplyHostSpec { target, spec: _ } => format!("apply the spec of HostState {}", target.name),
-            Self::EmptyHostSpec { target } => format!("empty the spec of HostState {}", target.name),
+            Self::EmptyHostSpec { target, term: _ } => format!("empty the spec of HostState {}", target.name),
             Self::DeleteHostState { target } => format!("delete HostState {}", target.name),
             Self::SetFinalizers { target, finalizers: _ } => {
                 format!("set the finalizers of SliceTopology {}", target.name)
@@ -160,18 +172,26 @@ fn is_removed(view: &ClusterView, topology: &TopologyView, now: Timestamp) -> bo
     view.definitions == Definitions::Leave || view.hosts.values().all(is_done)
 }
 
-fn host_change(view: &ClusterView, name: &str, resolved: &HostResolution, now: Timestamp) -> Option<Change> {
+fn host_change(
+    view: &ClusterView,
+    name: &str,
+    resolved: &HostResolution,
+    term: Term,
+    now: Timestamp,
+) -> Option<Change> {
     let host = view.hosts.get(name)?;
     let Some(state) = &host.state else {
-        return (!resolved.outcomes.is_empty()).then(|| Change::CreateHostState { host: name.to_owned() });
+        return (!resolved.outcomes.is_empty()).then(|| Change::CreateHostState { host: name.to_owned(), term });
     };
     let target = state.target.clone();
-    if resolved.entries != state.entries && resolved.entries.is_empty() {
-        return Some(Change::EmptyHostSpec { target });
-    }
-    if resolved.entries != state.entries {
-        let topologies = resolved.entries.values().cloned().collect();
-        return Some(Change::ApplyHostSpec { target, spec: HostStateSpec { topologies } });
+    // The agent of an object that was deleted and made again may have accepted a later term: it follows ours alone.
+    let is_ignored = state.term < state.accepted_term;
+    if resolved.entries != state.entries || is_ignored {
+        let topologies: Vec<_> = resolved.entries.values().cloned().collect();
+        return Some(match topologies.is_empty() {
+            true => Change::EmptyHostSpec { target, term },
+            false => Change::ApplyHostSpec { target, spec: HostStateSpec { term, topologies } },
+        });
     }
     let is_ours = state.origin == Origin::Node && host.node == NodePresence::Missing;
     let is_silent = liveness(host, view.watching_since, now) == Liveness::Silent;
@@ -179,8 +199,8 @@ fn host_change(view: &ClusterView, name: &str, resolved: &HostResolution, now: T
     (is_ours && is_silent && is_empty).then_some(Change::DeleteHostState { target })
 }
 
-fn host_state(metadata: Value) -> Value {
-    json!({ "apiVersion": "lamina.dev/v1alpha1", "kind": "HostState", "metadata": metadata, "spec": {} })
+fn host_state(metadata: Value, spec: &HostStateSpec) -> Value {
+    json!({ "apiVersion": "lamina.dev/v1alpha1", "kind": "HostState", "metadata": metadata, "spec": spec })
 }
 
 #[cfg(test)]
@@ -190,8 +210,8 @@ mod tests {
     #[test]
     fn emptying_a_spec_is_a_merge_patch_of_the_very_object() {
         let target = Target { name: "h".to_owned(), uid: "u".to_owned(), resource_version: "7".to_owned() };
-        let body = Change::EmptyHostSpec { target }.body();
+        let body = Change::EmptyHostSpec { target, term: Term::NONE.next() }.body();
         let metadata = json!({ "name": "h", "uid": "u", "resourceVersion": "7" });
-        assert_eq!(body, json!({ "metadata": metadata, "spec": { "topologies": [] } }));
+        assert_eq!(body, json!({ "metadata": metadata, "spec": { "term": 1, "topologies": [] } }));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use lamina_crds::host_state::{EntryState, SliceEntry};
 use lamina_crds::names::is_protected;
 use lamina_crds::slice_topology::{DeletionPolicy, Isolation, Slice};
-use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, TopologyEntry, TopologyName, UnitName};
+use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, Term, TopologyEntry, TopologyName, UnitName};
 
 use crate::pause::is_paused;
 use crate::resolve::{HostResolution, LARGEST_HOST_STATE, Resolution};
@@ -199,7 +199,7 @@ fn memory_fault(resolved: &HostResolution, hardware: &Hardware) -> Option<String
 }
 
 fn size_fault(resolved: &HostResolution) -> Option<String> {
-    let spec = HostStateSpec { topologies: resolved.entries.values().cloned().collect() };
+    let spec = HostStateSpec { term: Term::NONE, topologies: resolved.entries.values().cloned().collect() };
     let size = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
     // Brackets, commas and the field's name come on top of the entries.
     (size > LARGEST_HOST_STATE + 1024)

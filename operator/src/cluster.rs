@@ -8,7 +8,8 @@ use crate::snapshot::{RawObject, Snapshot};
 /// What the operator needs of a cluster. The real one stands in `kube_cluster`; the simulation brings its own.
 ///
 /// Single-threaded: futures need not be `Send`. A write that carries a resourceVersion fails with
-/// [`ClusterError::Conflict`] if the object has changed since.
+/// [`ClusterError::Conflict`] if the object has changed since; one that could end after this operator's right to write
+/// fails with [`ClusterError::NotLeading`].
 #[expect(async_fn_in_trait, reason = "one thread runs the whole operator; no future has to be Send")]
 pub trait Cluster {
     /// What the caches hold now. Reads nothing from the API server.
@@ -82,6 +83,12 @@ pub enum ClusterError {
         attempt: String,
         /// What the server said.
         message: String,
+    },
+    /// This operator does not lead (any more): nothing was sent.
+    #[error("{attempt}: not written, because this operator does not lead")]
+    NotLeading {
+        /// What was to be tried, naming the object.
+        attempt: String,
     },
     /// No answer, or one that says "later". The write may have happened.
     #[error("{attempt}: no answer from the API server: {message}")]

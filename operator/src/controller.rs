@@ -1,7 +1,8 @@
 //! The straight path of the operator: one pass over everything, from what the caches hold to what is written.
 
 use jiff::Timestamp;
-use lamina_crds::SliceTopologyStatus;
+use lamina_crds::rules::term_fault;
+use lamina_crds::{SliceTopologyStatus, Term};
 use tracing::{debug, info, warn};
 
 use crate::aggregate::aggregate;
@@ -14,21 +15,28 @@ use crate::news::news;
 use crate::resolve::{Resolution, resolve};
 use crate::view::{ClusterView, Definitions, TopologyView, gather};
 
-/// One pass. Running it again is always safe; with nothing changed it writes nothing.
+/// One pass of the operator that leads in this term. Running it again is always safe; with nothing changed it writes
+/// nothing, and nothing either where some host knows a later term: then this one has to be made anew.
 ///
-/// Ends early only if the API server does not answer; every other failure concerns one object and is counted.
+/// Ends early only if the API server does not answer, or this operator leads no more; every other failure concerns one
+/// object and is counted.
 pub async fn pass(
     memory: &mut Memory,
     cluster: &mut impl Cluster,
+    term: Term,
     now: Timestamp,
 ) -> Result<PassSummary, ClusterError> {
-    let mut view = gather(&memory.refresh(cluster.snapshot(), now));
+    let snapshot = memory.refresh(cluster.snapshot(), now);
+    if let Some(fault) = term_fault(snapshot.highest_term(), term) {
+        return Err(ClusterError::NotLeading { attempt: fault.to_string() });
+    }
+    let mut view = gather(&snapshot);
     if view.holds_removals() && cluster.definitions_are_leaving().await? {
         view.definitions = Definitions::Leave;
     }
     let resolution = resolve(&view);
     let violations = check(&view, &resolution);
-    let changes = changes(&view, &resolution, &violations, now);
+    let changes = changes(&view, &resolution, &violations, term, now);
     memory.forget_refusals(|host| changes.iter().any(|change| change.host() == Some(host)));
     let blocked: Vec<Violation> = violations.iter().cloned().chain(memory.refusals()).collect();
 
@@ -38,7 +46,7 @@ pub async fn pass(
         summary.count(write_status(memory, cluster, topology, &status, now).await)?;
     }
     for change in &changes {
-        summary.count(perform(memory, cluster, &memory.retarget(change), now).await)?;
+        summary.count(perform(memory, cluster, &memory.retarget(change), term, now).await)?;
     }
     summary.log();
     Ok(summary)
@@ -71,7 +79,7 @@ impl PassSummary {
                 warn!(%error, "the API server refuses a write");
                 self.refusals += 1;
             }
-            Err(error @ ClusterError::Unavailable { .. }) => return Err(error),
+            Err(error @ (ClusterError::NotLeading { .. } | ClusterError::Unavailable { .. })) => return Err(error),
         }
         Ok(())
     }
@@ -122,9 +130,10 @@ async fn perform(
     memory: &mut Memory,
     cluster: &mut impl Cluster,
     change: &Change,
+    term: Term,
     now: Timestamp,
 ) -> Result<(), ClusterError> {
-    info!(change = %change.attempt(), "writing");
+    info!(change = %change.attempt(), %term, "writing");
     let result = cluster.perform(change).await;
     if let (Err(ClusterError::Refused { message, .. }), Some(host)) = (&result, change.host()) {
         memory.remember_refusal(host, format!("the API server refuses the write: {message}"));

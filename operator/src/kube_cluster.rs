@@ -1,11 +1,12 @@
-//! Touches the real cluster: the seam of `cluster` over the Kubernetes API, with a deadline on every call.
+//! Touches the real cluster: the seam of `cluster` over the Kubernetes API, with a deadline on every call, and nothing
+//! written but by the operator that leads.
 
 #![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
 
 mod caches;
 mod watches;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
@@ -24,10 +25,12 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Config};
 use lamina_crds::{HostState, SliceTopology, SliceTopologyStatus};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::changes::{Change, FIELD_MANAGER, Target};
+use crate::clock::moment;
 use crate::cluster::{Cluster, ClusterError, Severity, TopologyEvent};
+use crate::election::Tenure;
 use crate::kube_cluster::caches::Caches;
 use crate::snapshot::{RawObject, Snapshot};
 
@@ -39,6 +42,15 @@ pub struct KubeCluster {
     recorder: Recorder,
     caches: Rc<RefCell<Caches>>,
     changed: Rc<Notify>,
+    right: watch::Receiver<Option<Tenure>>,
+    pen: Rc<Pen>,
+}
+
+/// Whether this process writes at all, and how its writes fared.
+#[derive(Debug, Default)]
+pub struct Pen {
+    is_down: Cell<bool>,
+    unanswered: Cell<bool>,
 }
 
 /// How long one call may take, with all its retries.
@@ -51,11 +63,13 @@ const QUIET: Duration = Duration::from_secs(300);
 const DEFINITIONS: [&str; 2] = ["slicetopologies.lamina.dev", "hoststates.lamina.dev"];
 
 impl KubeCluster {
-    /// Connects with a kubeconfig, or with a pod's token if there is none, and starts to watch. Must run inside a
-    /// `LocalSet`.
-    pub async fn connect(kubeconfig: Option<&Path>, lease_namespace: &str) -> anyhow::Result<Self> {
-        let client =
-            Client::try_from(configuration(kubeconfig).await?).context("build the client of the API server")?;
+    /// Starts to watch; writes only as `right` allows. Must run inside a `LocalSet`.
+    pub fn start(
+        config: Config,
+        lease_namespace: &str,
+        right: watch::Receiver<Option<Tenure>>,
+    ) -> anyhow::Result<Self> {
+        let client = Client::try_from(config).context("build the client of the API server")?;
         let topology = ApiResource::erase::<SliceTopology>(&());
         let host_state = ApiResource::erase::<HostState>(&());
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: None };
@@ -66,6 +80,8 @@ impl KubeCluster {
             recorder: Recorder::new(client.clone(), reporter),
             caches: Rc::new(RefCell::new(Caches::new(Timestamp::now()))),
             changed: Rc::new(Notify::new()),
+            right,
+            pen: Rc::default(),
         };
         watches::start(&client, lease_namespace, &cluster.caches, &cluster.changed);
         Ok(cluster)
@@ -76,13 +92,53 @@ impl KubeCluster {
         self.changed.notified().await;
     }
 
+    /// What ends all writing, and knows whether some write is still open.
+    pub fn pen(&self) -> Rc<Pen> {
+        Rc::clone(&self.pen)
+    }
+
+    /// Waits for the answer to a write, which must have ended before the right to write does.
+    async fn write<T>(
+        &self,
+        attempt: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        let right = self.right.borrow().and_then(|tenure| tenure.left(moment()));
+        let Some(left) = right.filter(|_| !self.pen.is_down.get()) else {
+            return Err(ClusterError::NotLeading { attempt: attempt.to_owned() });
+        };
+        let answered = answer_within(attempt, left.min(DEADLINE), call).await;
+        if matches!(answered, Err(ClusterError::Unavailable { .. })) {
+            self.pen.unanswered.set(true);
+        }
+        answered
+    }
+
     /// Whether every cache has been filled once; deciding from less would take absence for deletion.
     pub fn is_complete(&self) -> bool {
         self.caches.borrow().is_complete()
     }
 }
 
-async fn configuration(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+impl Pen {
+    /// No write begins any more.
+    pub fn put_down(&self) {
+        self.is_down.set(true);
+    }
+
+    /// Whether it was put down.
+    pub fn is_down(&self) -> bool {
+        self.is_down.get()
+    }
+
+    /// Whether some write may still be done because it had no answer.
+    pub fn has_unanswered(&self) -> bool {
+        self.unanswered.get()
+    }
+}
+
+/// How to reach the API server: with a kubeconfig, or with a pod's token if there is none.
+pub async fn configuration(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     let mut config = match kubeconfig {
         None => Config::incluster().context("read the pod's service account; outside a pod give --kubeconfig")?,
         Some(path) => {
@@ -117,26 +173,26 @@ impl Cluster for KubeCluster {
         let attempt = change.attempt();
         let body = change.body();
         match change {
-            Change::CreateHostState { host: _ } => self.create_host_state(&attempt, body).await,
+            Change::CreateHostState { .. } => self.create_host_state(&attempt, body).await,
             Change::ApplyHostSpec { target, spec: _ } => {
                 let patch = Patch::Apply(body);
-                raw(&attempt, answer(&attempt, self.host_states.patch(&target.name, &applying(), &patch)).await?)
+                raw(&attempt, self.write(&attempt, self.host_states.patch(&target.name, &applying(), &patch)).await?)
                     .map(Some)
             }
             Change::DeleteHostState { target } => {
-                match answer(&attempt, self.host_states.delete(&target.name, &exactly(target))).await {
+                match self.write(&attempt, self.host_states.delete(&target.name, &exactly(target))).await {
                     Ok(_) | Err(ClusterError::NotFound { .. }) => Ok(None),
                     Err(error) => Err(error),
                 }
             }
-            Change::EmptyHostSpec { target } => {
+            Change::EmptyHostSpec { target, term: _ } => {
                 let patch = Patch::Merge(body);
-                raw(&attempt, answer(&attempt, self.host_states.patch(&target.name, &merging(), &patch)).await?)
+                raw(&attempt, self.write(&attempt, self.host_states.patch(&target.name, &merging(), &patch)).await?)
                     .map(Some)
             }
             Change::SetFinalizers { target, finalizers: _ } => {
                 let patch = Patch::Merge(body);
-                raw(&attempt, answer(&attempt, self.topologies.patch(&target.name, &merging(), &patch)).await?)
+                raw(&attempt, self.write(&attempt, self.topologies.patch(&target.name, &merging(), &patch)).await?)
                     .map(Some)
             }
         }
@@ -151,12 +207,12 @@ impl Cluster for KubeCluster {
         let body = json!({ "apiVersion": "lamina.dev/v1alpha1", "kind": "SliceTopology", "metadata": topology.metadata(),
             "status": status });
         let (params, patch) = (applying(), Patch::Apply(body));
-        raw(&attempt, answer(&attempt, self.topologies.patch_status(&topology.name, &params, &patch)).await?)
+        raw(&attempt, self.write(&attempt, self.topologies.patch_status(&topology.name, &params, &patch)).await?)
     }
 
     async fn record_event(&mut self, event: &TopologyEvent) -> Result<(), ClusterError> {
         let attempt = format!("record event {} about SliceTopology {}", event.reason, event.topology);
-        answer(&attempt, self.recorder.publish(&news(event), &reference(event))).await
+        self.write(&attempt, self.recorder.publish(&news(event), &reference(event))).await
     }
 }
 
@@ -164,7 +220,7 @@ impl KubeCluster {
     async fn create_host_state(&self, attempt: &str, body: Value) -> Result<Option<RawObject>, ClusterError> {
         let object = serde_json::from_value(body).map_err(|error| refused(attempt, &error.to_string()))?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match answer(attempt, self.host_states.create(&params, &object)).await {
+        match self.write(attempt, self.host_states.create(&params, &object)).await {
             Ok(object) => raw(attempt, object).map(Some),
             // Somebody was faster; the caches will show it.
             Err(ClusterError::Conflict { .. }) => Ok(None),
@@ -222,11 +278,21 @@ fn refused(attempt: &str, message: &str) -> ClusterError {
 
 /// Waits for the answer to one call and sorts what can go wrong.
 async fn answer<T>(attempt: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
+    answer_within(attempt, DEADLINE, call).await
+}
+
+async fn answer_within<T>(
+    attempt: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
     let attempt = attempt.to_owned();
-    match tokio::time::timeout(DEADLINE, call).await {
+    match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(sorted(attempt, &error)),
-        Err(_) => Err(ClusterError::Unavailable { attempt, message: format!("none within {} s", DEADLINE.as_secs()) }),
+        Err(_) => {
+            Err(ClusterError::Unavailable { attempt, message: format!("none within {:.1} s", limit.as_secs_f32()) })
+        }
     }
 }
 

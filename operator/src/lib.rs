@@ -5,10 +5,13 @@
 pub mod aggregate;
 pub mod changes;
 pub mod check;
+pub mod clock;
 pub mod cluster;
 pub mod controller;
+pub mod election;
 pub mod entry;
 pub mod kube_cluster;
+pub mod leadership;
 pub mod liveness;
 pub mod memory;
 pub mod news;

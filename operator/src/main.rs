@@ -4,16 +4,21 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jiff::Timestamp;
-use lamina_operator::cluster::ClusterError;
+use lamina_crds::Term;
+use lamina_operator::cluster::{Cluster, ClusterError};
 use lamina_operator::controller::{PassSummary, pass};
-use lamina_operator::kube_cluster::KubeCluster;
+use lamina_operator::election::Tenure;
+use lamina_operator::kube_cluster::{KubeCluster, Pen, configuration};
+use lamina_operator::leadership::{Candidacy, Farewell, Leadership};
 use lamina_operator::memory::Memory;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -26,9 +31,15 @@ struct Flags {
     /// How to reach the API server; without it the pod's service account is used.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The namespace of the agents' Leases.
+    /// The namespace of the agents' Leases, and of the operators' own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "lamina-system", value_name = "NAME")]
     lease_namespace: String,
+    /// The Lease that all operators of one installation share; who holds it leads.
+    #[arg(long, default_value = "lamina-operator", value_name = "NAME")]
+    lease_name: String,
+    /// What this operator is called in that Lease, to which something is added that no other process has.
+    #[arg(long, env = "POD_NAME", default_value = "lamina-operator", value_name = "NAME")]
+    identity: String,
     /// The form of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -71,50 +82,102 @@ fn start_log(format: LogFormat) {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
+    let Flags { kubeconfig, lease_namespace, lease_name, identity, log_format: _ } = &flags;
+    let config = configuration(kubeconfig.as_deref()).await?;
+    let candidacy = Candidacy {
+        namespace: lease_namespace.clone(),
+        name: lease_name.clone(),
+        identity: format!("{identity}_{:x}", Timestamp::now().as_nanosecond()),
+    };
+    let leadership = Leadership::seek(&config, candidacy)?;
+    let cluster = KubeCluster::start(config, lease_namespace, leadership.tenure())?;
+    info!(version = env!("CARGO_PKG_VERSION"), %lease_namespace, "lamina-operator starts");
+    let pen = cluster.pen();
+    let ending = Rc::new(Notify::new());
+    tokio::task::spawn_local(listen_for_the_end(Rc::clone(&pen), Rc::clone(&ending))?);
+    work(cluster, &leadership, &ending).await;
+    // The last write has ended, one way or another.
+    leadership.resign(if pen.has_unanswered() { Farewell::RunOut } else { Farewell::HandBack });
+    Ok(())
+}
+
+/// At the first signal no write begins any more; the second one waits for nothing.
+fn listen_for_the_end(pen: Rc<Pen>, ending: Rc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    // Every write stands for itself, so the work may end between any two of them.
-    tokio::select! {
-        result = work(&flags) => result,
-        _ = terminate.recv() => { info!("SIGTERM: ending"); Ok(()) }
-        _ = interrupt.recv() => { info!("SIGINT: ending"); Ok(()) }
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => info!("SIGTERM: ending"),
+                _ = interrupt.recv() => info!("SIGINT: ending"),
+            }
+            if pen.is_down() {
+                std::process::exit(1);
+            }
+            pen.put_down();
+            ending.notify_one();
+        }
+    })
+}
+
+/// Makes passes whenever something happened and this operator leads, until it is to end.
+async fn work(mut cluster: KubeCluster, leadership: &Leadership, ending: &Notify) {
+    let (pen, mut right) = (cluster.pen(), leadership.tenure());
+    let mut state = State::default();
+    while !pen.is_down() {
+        let pause = look(&mut cluster, leadership, &mut state).await;
+        // While the server is away, news do not make it answer sooner.
+        let is_deaf = state.failures > 0;
+        tokio::select! {
+            () = cluster.changed(), if !is_deaf => sleep(DEBOUNCE).await,
+            () = of_another_term(&mut right, state.term) => {}
+            () = sleep(pause) => {}
+            () = ending.notified() => {}
+        }
     }
 }
 
-async fn work(flags: &Flags) -> anyhow::Result<()> {
-    let Flags { kubeconfig, lease_namespace, log_format: _ } = flags;
-    let mut cluster = KubeCluster::connect(kubeconfig.as_deref(), lease_namespace).await?;
-    info!(version = env!("CARGO_PKG_VERSION"), %lease_namespace, "lamina-operator starts");
-    let mut memory = Memory::default();
-    let mut failures = 0;
-    while !cluster.is_complete() {
-        cluster.changed().await;
+/// What the program remembers between two looks.
+#[derive(Default)]
+struct State {
+    memory: Memory,
+    term: Option<Term>,
+    failures: u32,
+}
+
+/// Waits until this operator leads in another term than this one, or leads no more.
+async fn of_another_term(right: &mut watch::Receiver<Option<Tenure>>, term: Option<Term>) {
+    if right.wait_for(|tenure| tenure.map(|tenure| tenure.term) != term).await.is_err() {
+        std::future::pending().await
     }
-    info!("the caches are complete");
-    loop {
-        let result = pass(&mut memory, &mut cluster, Timestamp::now()).await;
-        failures = if result.is_ok() { 0 } else { failures + 1 };
-        let pause = pause(&result, failures, Timestamp::now());
-        match result {
-            // While the server is away, news do not make it answer sooner.
-            Err(error) => {
-                warn!(%error, pause_seconds = pause.as_secs_f32(), "trying again");
-                sleep(pause).await;
-            }
-            Ok(_) => {
-                tokio::select! {
-                    () = cluster.changed() => sleep(DEBOUNCE).await,
-                    () = sleep(pause) => {}
-                }
-            }
-        }
+}
+
+/// One look: a pass, if this operator leads and knows everything. Says when to look again.
+async fn look(cluster: &mut KubeCluster, leadership: &Leadership, state: &mut State) -> Duration {
+    if !cluster.is_complete() {
+        return RECHECK;
     }
+    leadership.note(cluster.snapshot().highest_term());
+    let term = leadership.tenure().borrow().map(|tenure| tenure.term);
+    if state.term != term {
+        *state = State { term, ..State::default() };
+    }
+    let Some(term) = term else { return RECHECK };
+    let result = pass(&mut state.memory, cluster, term, Timestamp::now()).await;
+    let is_failure = matches!(result, Err(ClusterError::Unavailable { .. }));
+    state.failures = if is_failure { state.failures + 1 } else { 0 };
+    let pause = pause(&result, state.failures, Timestamp::now());
+    if let Err(error) = result {
+        warn!(%error, pause_seconds = pause.as_secs_f32(), "looking again later");
+    }
+    pause
 }
 
 /// How long to wait for news before looking again anyway.
 fn pause(result: &Result<PassSummary, ClusterError>, failures: u32, now: Timestamp) -> Duration {
     let summary = match result {
         Ok(summary) => summary,
+        Err(ClusterError::NotLeading { .. }) => return AFTER_CONFLICT,
         Err(_) => return (DEBOUNCE * 2u32.saturating_pow(failures.min(10))).min(LONGEST_PAUSE) + jitter(now, DEBOUNCE),
     };
     let until = |moment: Timestamp| Duration::try_from(moment.duration_since(now)).unwrap_or_default();

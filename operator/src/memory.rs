@@ -71,9 +71,9 @@ impl Memory {
     /// Remembers a change that was made, and the object that resulted.
     pub fn remember(&mut self, change: &Change, result: Option<RawObject>, now: Timestamp) {
         let (kind, name) = match change {
-            Change::CreateHostState { host } => (Kind::HostState, host),
+            Change::CreateHostState { host, term: _ } => (Kind::HostState, host),
             Change::ApplyHostSpec { target, spec: _ }
-            | Change::EmptyHostSpec { target }
+            | Change::EmptyHostSpec { target, term: _ }
             | Change::DeleteHostState { target } => (Kind::HostState, &target.name),
             Change::SetFinalizers { target, finalizers: _ } => (Kind::Topology, &target.name),
         };
@@ -139,6 +139,8 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use lamina_crds::Term;
+
     use super::*;
     use crate::scene::{Scene, at};
 
@@ -166,7 +168,11 @@ mod tests {
     #[test]
     fn a_cache_is_believed_again_after_a_while() {
         let mut memory = Memory::default();
-        memory.remember(&Change::CreateHostState { host: "h".to_owned() }, Some(version("h", 8)), at(0));
+        memory.remember(
+            &Change::CreateHostState { host: "h".to_owned(), term: Term::NONE },
+            Some(version("h", 8)),
+            at(0),
+        );
         assert!(memory.refresh(Scene::new().snapshot(), at(9)).host_states.contains_key("h"));
         assert!(!memory.refresh(Scene::new().snapshot(), at(10)).host_states.contains_key("h"));
     }

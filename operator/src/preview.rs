@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::slice_topology::DeletionPolicy;
-use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, TopologyEntry, TopologyName};
+use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, Term, TopologyEntry, TopologyName};
 
 use crate::changes::Target;
 use crate::entry::Named;
@@ -53,6 +53,8 @@ fn host_view(name: &str, hardware: &Hardware, present: &BTreeMap<TopologyName, T
         origin: Origin::Admin,
         entries: present.clone(),
         unreadable: Vec::new(),
+        term: Term::NONE,
+        accepted_term: Term::NONE,
         reported_generation: 0,
         hardware: Some(hardware.clone()),
         reports: BTreeMap::new(),

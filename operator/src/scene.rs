@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use lamina_crds::SliceTopologyStatus;
 use lamina_crds::host_state::ORIGIN_LABEL;
+use lamina_crds::{SliceTopologyStatus, Term};
 use serde_json::{Value, json};
 
 use crate::changes::{Change, Target};
@@ -30,6 +30,7 @@ pub struct Scene {
     pub nodes: BTreeMap<String, BTreeMap<String, String>>,
     pub leases: BTreeMap<String, LeaseTrace>,
     pub definitions: Definitions,
+    pub term: Term,
     pub now: Timestamp,
     pub watching_since: Timestamp,
     pub refuses: Option<String>,
@@ -47,6 +48,7 @@ impl Scene {
             nodes: BTreeMap::new(),
             leases: BTreeMap::new(),
             definitions: Definitions::Stay,
+            term: Term::NONE.next(),
             now: at(1000),
             watching_since: at(0),
             refuses: None,
@@ -164,11 +166,16 @@ impl Scene {
 
     /// One pass, alone.
     pub fn pass(&mut self) -> PassSummary {
+        self.try_pass().expect("the server answers")
+    }
+
+    /// One pass, alone, which may end early.
+    pub fn try_pass(&mut self) -> Result<PassSummary, ClusterError> {
         let mut memory = std::mem::take(&mut self.memory);
-        let now = self.now;
-        let summary = futures::executor::block_on(pass(&mut memory, self, now)).expect("the server answers");
+        let (term, now) = (self.term, self.now);
+        let result = futures::executor::block_on(pass(&mut memory, self, term, now));
         self.memory = memory;
-        summary
+        result
     }
 
     /// Every agent does as its spec says and reports so.
@@ -291,7 +298,7 @@ impl Cluster for Scene {
         let attempt = change.attempt();
         let body = change.body();
         let result = match change {
-            Change::CreateHostState { host } => {
+            Change::CreateHostState { host, term: _ } => {
                 let mut object = body;
                 object["metadata"]["uid"] = json!(format!("uid-{host}-{version}"));
                 object["metadata"]["generation"] = json!(1);
@@ -303,7 +310,7 @@ impl Cluster for Scene {
             Change::ApplyHostSpec { target: _, spec } if spec.topologies.is_empty() => {
                 return Err(ClusterError::Refused { attempt, message: "spec: Required value".to_owned() });
             }
-            Change::ApplyHostSpec { target, .. } | Change::EmptyHostSpec { target } => {
+            Change::ApplyHostSpec { target, .. } | Change::EmptyHostSpec { target, .. } => {
                 self.guard(attempt.clone(), self.host_states.get(&target.name), target)?;
                 let object = self.host_states.get_mut(&target.name).expect("guarded");
                 object["spec"] = body["spec"].clone();

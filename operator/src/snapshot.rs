@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use lamina_crds::Term;
 use serde_json::Value;
 
 /// Everything the operator knows of the cluster at one moment.
@@ -20,6 +21,14 @@ pub struct Snapshot {
     pub leases: BTreeMap<String, LeaseTrace>,
     /// Since when this process has watched the leases; silence is judged by its own clock only.
     pub watching_since: Timestamp,
+}
+
+impl Snapshot {
+    /// The highest term that any host knows: written in its spec, or accepted by its agent.
+    pub fn highest_term(&self) -> Term {
+        let terms = self.host_states.values().map(|object| object.term().max(object.accepted_term()));
+        terms.max().unwrap_or_default()
+    }
 }
 
 /// What this process saw of one agent's lease, by its own clock.
@@ -80,12 +89,26 @@ impl RawObject {
         })
     }
 
+    /// The term in which a `HostState`'s spec was written.
+    pub fn term(&self) -> Term {
+        term(&self.spec)
+    }
+
+    /// The highest term that a `HostState`'s agent has accepted.
+    pub fn accepted_term(&self) -> Term {
+        term(&self.status)
+    }
+
     /// Whether this is a later version of the same object. Versions of one object count up; text that is no number
     /// compares as older.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let version = |object: &Self| object.resource_version.parse::<u64>().unwrap_or(0);
         self.uid == other.uid && version(self) > version(other)
     }
+}
+
+fn term(part: &Value) -> Term {
+    part.get("term").and_then(Value::as_i64).and_then(Term::new).unwrap_or_default()
 }
 
 fn string_map(value: Option<&Value>) -> BTreeMap<String, String> {

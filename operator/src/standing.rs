@@ -223,6 +223,7 @@ fn weakens(reason: Reason) -> bool {
         | Reason::PendingRestart
         | Reason::NotPresent
         | Reason::NotUnderstood
+        | Reason::OlderTerm
         | Reason::IdentityMismatch
         | Reason::HostError
         | Reason::Released

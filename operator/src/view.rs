@@ -8,7 +8,7 @@ use lamina_crds::decode::decode;
 use lamina_crds::host_state::{FINALIZER, ORIGIN_LABEL, ORIGIN_NODE, TopologyStatus};
 use lamina_crds::rules::topology_faults;
 use lamina_crds::slice_topology::DeletionPolicy;
-use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, TopologyEntry, TopologyName};
+use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, Term, TopologyEntry, TopologyName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -144,6 +144,10 @@ pub struct HostStateView {
     pub entries: BTreeMap<TopologyName, TopologyEntry>,
     /// What of its spec this operator does not understand.
     pub unreadable: Vec<String>,
+    /// The term in which its spec was written.
+    pub term: Term,
+    /// The highest term that its agent has accepted.
+    pub accepted_term: Term,
     /// The generation of the spec that the agent's report speaks of; -1 before the first.
     pub reported_generation: i64,
     /// The machine, once its agent has reported it.
@@ -204,6 +208,8 @@ fn host_state_view(raw: &RawObject) -> HostStateView {
         origin: if made_for_node { Origin::Node } else { Origin::Admin },
         entries,
         unreadable,
+        term: raw.term(),
+        accepted_term: raw.accepted_term(),
         reported_generation: raw.status.get("observedGeneration").and_then(Value::as_i64).unwrap_or(-1),
         hardware: raw.status.get("hardware").and_then(|value| decode(value).ok()),
         reports: reports.into_iter().map(|report| (report.name.clone(), report)).collect(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use lamina_crds::HostStateSpec;
+use lamina_crds::{HostStateSpec, Term};
 use lamina_operator::changes::{Change, changes};
 use lamina_operator::check::check;
 use lamina_operator::resolve::resolve;
@@ -35,7 +35,7 @@ fn written(topology: &str) -> String {
     let view = gather(&snapshot(topology));
     let resolution = resolve(&view);
     assert_eq!(check(&view, &resolution), []);
-    let mut changes = changes(&view, &resolution, &[], Timestamp::UNIX_EPOCH);
+    let mut changes = changes(&view, &resolution, &[], Term::NONE, Timestamp::UNIX_EPOCH);
     match changes.pop() {
         Some(Change::ApplyHostSpec { target: _, spec }) => yaml(&spec),
         other => panic!("one spec is to be written, not {other:?}"),

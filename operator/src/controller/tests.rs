@@ -1,3 +1,4 @@
+use lamina_crds::Term;
 use lamina_crds::host_state::FINALIZER;
 use proptest::prelude::*;
 use serde_json::json;
@@ -209,11 +210,54 @@ fn a_stale_target_is_a_conflict_and_not_a_write() {
     let mut scene = Scene::new().topology("x", &["cores: 4"]).host("h");
     let view = scene.view();
     let resolution = resolve(&view);
-    let changes = crate::changes::changes(&view, &resolution, &check(&view, &resolution), scene.now);
+    let changes = crate::changes::changes(&view, &resolution, &check(&view, &resolution), scene.term, scene.now);
     assert!(matches!(changes.as_slice(), [Change::ApplyHostSpec { .. }]));
     scene = scene.host_state("h", |state| state["status"]["observedGeneration"] = 7.into());
     let result = futures::executor::block_on(crate::cluster::Cluster::perform(&mut scene, &changes[0]));
     assert!(matches!(result, Err(crate::cluster::ClusterError::Conflict { .. })));
+}
+
+fn in_term(mut scene: Scene, number: i64) -> Scene {
+    scene.term = Term::new(number).expect("a term");
+    scene
+}
+
+#[test]
+fn a_new_term_is_written_only_with_another_change() {
+    let settled = in_term(Scene::new().topology("x", &["cores: 4"]).host("h"), 3).written().reported().written();
+    assert_eq!(settled.host_states["h"]["spec"]["term"], 3);
+    let mut scene = in_term(settled, 4);
+    assert_eq!(scene.pass().writes, 0);
+    let scene = scene.edit("x", |spec| spec["slices"][0]["cpu"]["cores"] = 5.into()).written();
+    assert_eq!(scene.host_states["h"]["spec"]["term"], 4);
+}
+
+#[test]
+fn a_host_that_comes_into_being_bears_the_term_from_the_start() {
+    let scene = in_term(Scene::new().topology("x", &["cores: 4"]).node("h"), 3).written();
+    assert_eq!(scene.host_states["h"]["spec"], serde_json::json!({ "term": 3 }));
+}
+
+#[test]
+fn an_operator_that_finds_a_later_term_writes_nothing_anywhere() {
+    let scene = in_term(Scene::new().topology("x", &["cores: 4"]).hosts(2), 3);
+    for later in [&["spec", "term"], &["status", "term"]] {
+        let mut scene = scene.clone().host_state("h02", |state| state[later[0]][later[1]] = 4.into());
+        let told = scene.try_pass().expect_err("it does not lead any more");
+        assert!(matches!(told, crate::cluster::ClusterError::NotLeading { .. }), "{told}");
+        assert_eq!(scene.writes, [""; 0]);
+    }
+}
+
+#[test]
+fn an_object_whose_agent_has_accepted_a_later_term_is_written_anew() {
+    let settled = in_term(Scene::new().topology("x", &["cores: 4"]).host("h"), 3).written().reported().written();
+    let scene = settled.host_state("h", |state| state["status"]["term"] = 6.into());
+    let scene = in_term(scene, 7).written();
+    assert_eq!(scene.host_states["h"]["spec"]["term"], 7);
+    assert_eq!(scene.entries("h"), ["x Present"]);
+    let empty = Scene::new().host("h").host_state("h", |state| state["status"]["term"] = 6.into());
+    assert_eq!(in_term(empty, 7).written().host_states["h"]["spec"]["term"], 7);
 }
 
 prop_compose! {
