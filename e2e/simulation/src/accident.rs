@@ -25,6 +25,8 @@ pub enum Accident {
     FailureAfter,
     /// Somebody else acts on the host first; at an effect on the API server: nothing.
     Hand(Hand),
+    /// The operator is stopped while it sends: what it sends arrives when it goes on. Nothing to anybody else.
+    Stop,
 }
 
 /// Counts effects and strikes at those that were chosen. Shared by everything that causes effects in one history.

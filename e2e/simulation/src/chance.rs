@@ -5,6 +5,7 @@ use lamina_node_agent::property::{Property, Value};
 
 use crate::accident::{Accident, Outage};
 use crate::api::Kind as ObjectKind;
+use crate::api::admission::OPERATORS_LEASE;
 use crate::hand::Hand;
 use crate::history::{Setting, Step};
 use crate::host::Kind;
@@ -21,7 +22,7 @@ pub struct Draw {
     pub steps: Vec<Step>,
 }
 
-/// The history of a seed: one operator, three hosts of different kinds.
+/// The history of a seed: two operators, three hosts of different kinds.
 pub fn draw(seed: u64) -> Draw {
     let mut random = Random::new(seed);
     let hosts: Vec<Kind> = (0..3).map(|_| kind(*random.pick(&[252, 257, 262]).unwrap_or(&252))).collect();
@@ -58,6 +59,7 @@ fn outage(random: &mut Random) -> Option<Outage> {
         Accident::PowerLossAfter,
         Accident::FailureBefore,
         Accident::FailureAfter,
+        Accident::Stop,
     ];
     (per_thousand > 0).then(|| Outage { per_thousand, random: random.branch(), kinds })
 }
@@ -95,12 +97,16 @@ impl Author {
             33..36 => Step::Role(host, if self.random.chance(50) { "other" } else { "app" }),
             36..40 => Step::Away(self.random.chance(50)),
             40..45 => Step::KillAgent(host),
-            45..48 => Step::KillOperator,
+            45..47 => Step::KillOperator,
+            47 => Step::DrainOperator,
             48..52 => Step::Reboot(host),
             52..55 => Step::LosePower(host),
             55..58 => Step::GoBack(host),
             58..60 => Step::OperatorGoesBack,
-            60..75 => Step::Round,
+            60..62 => Step::StopOperator,
+            62..65 => Step::OperatorsGoOn,
+            65 => Step::DeleteByForce(ObjectKind::Lease, OPERATORS_LEASE.to_owned()),
+            66..78 => Step::Round,
             _ => Step::Hand(host, self.hand()),
         }
     }

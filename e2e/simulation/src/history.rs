@@ -11,7 +11,7 @@ use lamina_crds::{HostStateStatus, SliceTopologyStatus};
 
 use crate::accident::{Accident, Outage};
 use crate::api::admission::{Author, Part};
-use crate::api::{Kind as ObjectKind, Precondition};
+use crate::api::{Kind as ObjectKind, Precondition, View};
 use crate::asked::{entries_of, is_selected};
 use crate::hand::Hand;
 use crate::host::Kind;
@@ -40,8 +40,14 @@ pub enum Step {
     Hand(String, Hand),
     /// The agent of a host is killed.
     KillAgent(String),
-    /// The operator is killed.
+    /// The operator that leads is killed.
     KillOperator,
+    /// The operator that leads is asked to end.
+    DrainOperator,
+    /// The operator that leads is stopped between two passes.
+    StopOperator,
+    /// Operators that are stopped go on.
+    OperatorsGoOn,
     /// A host reboots in good order.
     Reboot(String),
     /// A host loses power and comes back.
@@ -50,7 +56,7 @@ pub enum Step {
     Accident(&'static str, Accident),
     /// The watch of an agent goes back in time.
     GoBack(String),
-    /// The watches of the operator go back in time.
+    /// The watches of the operators go back in time.
     OperatorGoesBack,
     /// A few seconds pass and everybody who lives makes a pass, with watches that lag.
     Round,
@@ -159,6 +165,9 @@ impl History {
             Step::Hand(host, hand) => world.disturb(host, hand),
             Step::KillAgent(host) => world.kill_agent(host),
             Step::KillOperator => world.kill_operator(),
+            Step::DrainOperator => world.drain_operator(),
+            Step::StopOperator => world.stop_operator(),
+            Step::OperatorsGoOn => world.let_operators_go_on(),
             Step::Reboot(host) => world.reboot(host),
             Step::LosePower(host) => world.lose_power(host),
             Step::Accident(part, accident) => world.fuse.choose_next(part, accident.clone()),
@@ -193,15 +202,19 @@ impl History {
 
     fn go_back(&mut self, host: Option<&String>) {
         let Self { world, random, .. } = self;
-        let who = host.map_or("operator", String::as_str);
-        world.story.tell(who, || "its watch goes back in time");
-        let view = match host {
+        let who = host.map_or("operators", String::as_str);
+        world.story.tell(who, || "the watch goes back in time");
+        let views: Vec<&mut View> = match host {
             Some(host) => {
-                world.hosts.get_mut(host).and_then(|site| site.agent.as_mut()).map(|agent| &mut agent.client.view)
+                let agent = world.hosts.get_mut(host).and_then(|site| site.agent.as_mut());
+                agent.map(|agent| &mut agent.client.view).into_iter().collect()
             }
-            None => world.operator.as_mut().map(|operator| &mut operator.client.view),
+            None => {
+                let operators = world.operators.iter_mut().filter_map(|seat| seat.process.as_mut());
+                operators.map(|operator| &mut operator.client.view).collect()
+            }
         };
-        if let Some(view) = view {
+        for view in views {
             world.api.with(|store| view.go_back(store, random, 12));
         }
     }
@@ -259,7 +272,9 @@ impl History {
     }
 
     fn everybody_lives(&self) -> bool {
-        self.world.operator.is_some() && self.world.hosts.values().all(|site| site.agent.is_some())
+        self.world.is_led()
+            && self.world.operators.iter().all(|seat| seat.process.is_some())
+            && self.world.hosts.values().all(|site| site.agent.is_some())
     }
 
     /// What is not as it should be once everything has settled.

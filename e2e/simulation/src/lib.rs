@@ -8,6 +8,7 @@ pub mod chance;
 pub mod hand;
 pub mod history;
 pub mod host;
+pub mod operators;
 pub mod random;
 pub mod scenario;
 pub mod search;

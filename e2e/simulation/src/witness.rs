@@ -7,7 +7,7 @@ use std::fmt;
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::rules::entry_faults;
-use lamina_crds::{CpuSet, TopologyEntry, TopologyName, UnitKind, UnitName};
+use lamina_crds::{CpuSet, Term, TopologyEntry, TopologyName, UnitKind, UnitName};
 use lamina_node_agent::accept::{Accepted, Recalled, copies, recall};
 use lamina_node_agent::cluster::RawHostState;
 use lamina_node_agent::host_path::{DROP_IN, HostPath, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
@@ -71,9 +71,13 @@ impl Witness {
         !self.seen.as_ref().is_some_and(|(known, newest)| known == uid && *newest >= generation)
     }
 
-    /// The agent is about to be shown this object, which is news.
-    pub fn instruct(&mut self, object: &RawHostState) {
+    /// The agent is about to be shown this object, which is news. One of an older term than it has acted on is no
+    /// instruction.
+    pub fn instruct(&mut self, object: &RawHostState, acted_on: Term) {
         self.seen = Some((object.uid.clone(), object.generation));
+        if object.term < acted_on {
+            return;
+        }
         let entries = object.entries.iter().filter_map(|value| decode::<TopologyEntry>(value).ok());
         for entry in entries.filter(|entry| entry_faults(entry).is_empty()) {
             self.note(&entry);
@@ -295,7 +299,7 @@ impl Witness {
 }
 
 /// What the agent has stored on its disk.
-fn stored(host: &SimulatedHost) -> Option<Accepted> {
+pub fn stored(host: &SimulatedHost) -> Option<Accepted> {
     let content = |path: &HostPath| host.disk.read(path.as_str()).map(|content| content.to_vec());
     match recall(&copies().iter().map(content).collect::<Vec<_>>()) {
         Recalled::Accepted(accepted) => Some(*accepted),

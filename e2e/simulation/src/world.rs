@@ -1,4 +1,4 @@
-//! One operator, some hosts with an agent each, one API server, and time. Everybody's pass is run here, to its end or to
+//! Two operators, some hosts with an agent each, one API server, and time. Everybody's pass is run here, to its end or to
 //! its author's death, and judged.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,25 +9,26 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lamina_crds::conditions::{ConditionType, holds_at};
 use lamina_crds::host_state::AgentForm;
-use lamina_crds::{HostStateStatus, SliceTopologySpec, SliceTopologyStatus};
+use lamina_crds::{HostStateStatus, SliceTopologySpec, SliceTopologyStatus, Term};
+use lamina_node_agent::accept::Accepted;
 use lamina_node_agent::agent;
 use lamina_node_agent::cluster::Cluster as _;
 use lamina_node_agent::memory::Memory;
-use lamina_operator::{controller, memory};
 
 use crate::accident::{Accident, Fuse};
 use crate::api::admission::{Author, Part};
 use crate::api::agent::{AgentClient, raw};
-use crate::api::operator::OperatorClient;
-use crate::api::{ApiServer, Kind as ObjectKind, Precondition};
+use crate::api::{ApiServer, Kind as ObjectKind, Precondition, Store};
 use crate::asked::{entries_of, is_selected, mismatches};
 use crate::hand::Hand;
 use crate::host::{Kind, SimulatedHost};
+use crate::operators::{SEATS, Seat, Turn};
 use crate::random::Random;
 use crate::story::Story;
 use crate::truth::disagreements;
 use crate::wake::Look;
 use crate::wish::Wish;
+use crate::witness::stored;
 
 /// Everything there is in one history.
 pub struct World {
@@ -39,8 +40,8 @@ pub struct World {
     pub fuse: Fuse,
     /// What is told.
     pub story: Story,
-    /// The operator's process, if it lives.
-    pub operator: Option<Operator>,
+    /// The operators' seats.
+    pub operators: [Seat; SEATS],
     /// The hosts, by name.
     pub hosts: BTreeMap<String, Site>,
     /// What must never happen and did, in sentences.
@@ -54,20 +55,14 @@ pub struct World {
     random: Random,
 }
 
-/// The operator's process.
-pub struct Operator {
-    memory: memory::Memory,
-    look: Option<Look<[u64; 4]>>,
-    /// Its connection.
-    pub client: OperatorClient,
-}
-
 /// A host and the agent on it.
 pub struct Site {
     /// The host.
     pub host: SimulatedHost,
     /// The agent's process, if it lives.
     pub agent: Option<Agent>,
+    /// The highest term that an agent has acted on here.
+    acted_on: Term,
 }
 
 /// An agent's process.
@@ -88,10 +83,6 @@ impl Agent {
 /// After so long the kernel has written everything out.
 const WRITE_BACK: Duration = Duration::from_secs(60);
 
-/// How long after a write that came too late, or was refused, the operator looks again.
-const AFTER_CONFLICT: Duration = Duration::from_secs(1);
-const AFTER_REFUSAL: Duration = Duration::from_secs(30);
-
 /// The label that selects hosts in every history.
 pub const ROLE: &str = "role";
 
@@ -106,14 +97,14 @@ impl World {
         for (index, kind) in kinds.iter().enumerate() {
             let name = format!("host-{index}");
             let host = SimulatedHost::new(&name, kind, fuse.clone(), story.clone());
-            hosts.insert(name.clone(), Site { host, agent: None });
+            hosts.insert(name.clone(), Site { host, agent: None, acted_on: Term::NONE });
         }
         let mut world = Self {
             now,
             api,
             fuse,
             story,
-            operator: None,
+            operators: Default::default(),
             hosts,
             failures: Vec::new(),
             is_disturbed: false,
@@ -163,7 +154,7 @@ impl World {
         self.now += span;
         self.story.at(self.now);
         self.api.with(|store| store.now = self.now);
-        for Site { host, agent } in self.hosts.values_mut() {
+        for Site { host, agent, acted_on: _ } in self.hosts.values_mut() {
             host.tick();
             if span >= WRITE_BACK {
                 host.disk.write_back();
@@ -173,23 +164,20 @@ impl World {
                 let _ = run(agent.client.renew_lease(self.now));
             }
         }
-        if let Some(operator) = &mut self.operator {
-            self.api.with(|store| operator.client.view.catch_up_leases(store));
-            operator.client.watch_leases(self.now);
-        }
+        // Whoever leads renews all the time, so the others see a Lease that moves.
+        self.operators.iter_mut().for_each(Seat::renew);
+        self.operators.iter_mut().for_each(|seat| seat.watch(self.now));
     }
 
     /// The dead are started again now and then, and every watch catches up as far as it likes.
     pub fn revive_some(&mut self, random: &mut Random) {
         let (api, now, fuse) = (self.api.clone(), self.now, self.fuse.clone());
-        if self.operator.is_none() && random.chance(60) {
-            self.operator = Some(Operator {
-                memory: memory::Memory::default(),
-                look: None,
-                client: OperatorClient::new(&api, now),
-            });
+        for (number, seat) in self.operators.iter_mut().enumerate() {
+            if !seat.is_taken() && random.chance(60) {
+                seat.fill(number, &api, now);
+            }
         }
-        for (name, Site { host: _, agent }) in &mut self.hosts {
+        for (name, Site { host: _, agent, acted_on: _ }) in &mut self.hosts {
             if agent.is_none() && random.chance(60) {
                 *agent = Some(Agent::new(&api, name, &fuse));
             }
@@ -197,59 +185,52 @@ impl World {
         api.with(|store| {
             let agents = self.hosts.values_mut().filter_map(|site| site.agent.as_mut());
             let views = agents.map(|agent| &mut agent.client.view);
-            let operator = self.operator.iter_mut().map(|operator| &mut operator.client.view);
-            operator.chain(views).for_each(|view| view.drift_forward(store, random));
+            let awake = |(seat, _): &(usize, &mut Seat)| !store.stopped.contains(seat);
+            let operators = self.operators.iter_mut().enumerate().filter(awake);
+            let operators = operators.filter_map(|(_, seat)| seat.process.as_mut());
+            let operators = operators.map(|operator| &mut operator.client.view);
+            operators.chain(views).for_each(|view| view.drift_forward(store, random));
         });
     }
 
-    /// Whoever is dead is started again, and every watch catches up.
+    /// Whoever is dead is started again, whoever is stopped goes on, and every watch catches up.
     pub fn revive(&mut self) {
         let (api, now, fuse) = (self.api.clone(), self.now, self.fuse.clone());
-        let operator = self.operator.get_or_insert_with(|| Operator {
-            memory: memory::Memory::default(),
-            look: None,
-            client: OperatorClient::new(&api, now),
-        });
-        api.with(|store| operator.client.view.catch_up(store));
-        for (name, Site { host: _, agent }) in &mut self.hosts {
+        self.let_operators_go_on();
+        for (number, seat) in self.operators.iter_mut().enumerate() {
+            seat.fill(number, &api, now);
+            if let Some(operator) = &mut seat.process {
+                api.with(|store| operator.client.view.catch_up(store));
+            }
+        }
+        for (name, Site { host: _, agent, acted_on: _ }) in &mut self.hosts {
             let agent = agent.get_or_insert_with(|| Agent::new(&api, name, &fuse));
             api.with(|store| agent.client.view.catch_up(store));
         }
     }
 
-    /// Everybody who lives makes one pass, the operator first.
+    /// Everybody who lives makes one pass, the operators first.
     pub fn round(&mut self) {
-        self.operator_pass();
+        (0..SEATS).for_each(|seat| self.operator_turn(seat));
         let names: Vec<String> = self.hosts.keys().cloned().collect();
         names.iter().for_each(|name| self.agent_pass(name));
     }
 
-    /// The operator makes one pass, if it lives and its watches have answered.
-    pub fn operator_pass(&mut self) {
-        let Some(mut operator) = self.operator.take() else { return };
-        operator.client.watch_leases(self.now);
-        if !operator.client.view.is_complete() {
-            self.operator = Some(operator);
-            return;
-        }
-        let heard = operator.client.heard();
-        if operator.look.as_ref().is_some_and(|look| !look.is_over(&heard, self.now)) {
-            self.operator = Some(operator);
-            return;
-        }
-        let is_current = self.api.with(|store| operator.client.view.is_current(store));
-        let finished = run(controller::pass(&mut operator.memory, &mut operator.client, self.now));
-        let claims = std::mem::take(&mut operator.client.claims);
-        for (topology, status) in claims.into_iter().filter(|_| is_current) {
-            self.judge_topology(&topology, &status);
-        }
-        if let Some(result) = finished {
-            let due = result.map_or(Some(self.now), |summary| next_pass(&summary, self.now));
-            operator.look = Some(Look { at: self.now, heard, due });
-            self.operator = Some(operator);
-        } else {
-            self.deaths += 1;
-            self.fuse.take_last();
+    /// The operator in this seat has its turn.
+    fn operator_turn(&mut self, seat: usize) {
+        match self.operators[seat].take_turn(seat, &self.api, self.now) {
+            Turn::None => {}
+            Turn::Died => {
+                self.deaths += 1;
+                self.fuse.take_last();
+            }
+            Turn::Ended { is_current } => {
+                let operator = self.operators[seat].process.as_mut();
+                let claims = operator.map(|operator| std::mem::take(&mut operator.client.claims)).unwrap_or_default();
+                for (topology, status) in claims.into_iter().filter(|_| is_current) {
+                    self.judge_topology(&topology, &status);
+                }
+            }
         }
     }
 
@@ -262,17 +243,21 @@ impl World {
             site.agent = Some(agent);
             return;
         }
-        if let Some(object) = self.api.with(|store| {
+        let news = self.api.with(|store| {
             let version = agent.client.view.of(ObjectKind::HostState)?;
             let object = store.get_at(ObjectKind::HostState, name, version)?;
             site.host.witness.is_news(&object.uid, object.generation).then(|| raw(object))
-        }) {
-            site.host.witness.instruct(&object);
+        });
+        if let Some(object) = &news {
+            site.host.witness.instruct(object, site.acted_on);
         }
         let settings = agent::Settings { host: name.to_owned(), version: "0.1.0".to_owned(), form: AgentForm::Pod };
         let Agent { memory, client, look: _ } = &mut agent;
         let outcome = run(agent::pass(memory, &mut site.host, client, &settings, self.now));
         self.failures.append(&mut site.host.witness.violations);
+        if news.is_some() {
+            self.failures.extend(self.api.with(|store| site.hear_one_voice(store, name)));
+        }
         let claim = client.claim.take();
         let unchanged = claim.as_ref().is_some_and(|(_, effects)| *effects == self.fuse.host_effects());
         if let Some((status, _)) = claim.filter(|_| unchanged) {
@@ -328,11 +313,44 @@ impl World {
         }
     }
 
-    /// The operator is killed between two passes.
+    /// The seat of the operator that leads; the first one if nobody does.
+    fn leader(&self) -> usize {
+        self.operators.iter().position(|seat| seat.leads(self.now)).unwrap_or(0)
+    }
+
+    /// Whether somebody leads.
+    pub fn is_led(&self) -> bool {
+        self.operators.iter().any(|seat| seat.leads(self.now))
+    }
+
+    /// The operator that leads is killed.
     pub fn kill_operator(&mut self) {
-        self.story.tell("operator", || "killed");
+        let seat = self.leader();
+        self.story.tell(Author::Operator(seat), || "is killed");
         self.deaths += 1;
-        self.operator = None;
+        self.api.with(|store| store.stopped.remove(&seat));
+        self.operators[seat].kill();
+    }
+
+    /// The operator that leads is asked to end, and hands over.
+    pub fn drain_operator(&mut self) {
+        let seat = self.leader();
+        self.story.tell(Author::Operator(seat), || "is asked to end");
+        self.operators[seat].drain();
+    }
+
+    /// The operator that leads is stopped between two passes.
+    pub fn stop_operator(&mut self) {
+        let seat = self.leader();
+        self.story.tell(Author::Operator(seat), || "is stopped");
+        self.api.with(|store| store.stopped.insert(seat));
+    }
+
+    /// Whichever operators are stopped go on.
+    pub fn let_operators_go_on(&mut self) {
+        for seat in self.api.with(|store| std::mem::take(&mut store.stopped)) {
+            self.story.tell(Author::Operator(seat), || "goes on");
+        }
     }
 
     /// A host reboots in good order.
@@ -411,11 +429,16 @@ impl World {
     }
 }
 
-/// When the operator looks again even if it hears nothing.
-fn next_pass(summary: &controller::PassSummary, now: Timestamp) -> Option<Timestamp> {
-    let conflict = (summary.conflicts > 0).then(|| now + AFTER_CONFLICT);
-    let refusal = (summary.refusals > 0).then(|| now + AFTER_REFUSAL);
-    [summary.wake_at, conflict, refusal].into_iter().flatten().min()
+impl Site {
+    /// What is followed on this host, as its disk says, never is of an older term than before: the API server's own
+    /// history tells the terms.
+    fn hear_one_voice(&mut self, store: &Store, name: &str) -> Option<String> {
+        let Accepted { uid, generation, .. } = stored(&self.host)?;
+        let term = store.term_of(name, &uid, generation)?;
+        let former = self.acted_on;
+        self.acted_on = term.max(former);
+        (term < former).then(|| format!("{name} follows term {term} after term {former}"))
+    }
 }
 
 /// Runs a pass to its end, or to its author's death: simulated effects never wait, only the dead do.

@@ -128,6 +128,7 @@ pub fn raw(object: &RawObject) -> RawHostState {
     RawHostState {
         uid: uid.clone(),
         generation: *generation,
+        term: object.term(),
         annotations: annotations.clone(),
         entries: spec.get("topologies").and_then(Value::as_array).cloned().unwrap_or_default(),
         status: decode::<HostStateStatus>(status).ok(),

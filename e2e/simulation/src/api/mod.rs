@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod election;
 pub mod operator;
 mod view;
 
@@ -10,15 +11,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use jiff::Timestamp;
+use lamina_crds::Term;
 use lamina_operator::snapshot::RawObject;
 use serde_json::Value;
 
 pub use view::View;
 
 use crate::accident::{Accident, Fuse, Place};
-use crate::api::admission::{Author, Part, admit};
+use crate::api::admission::{Author, Part, admit, admit_term};
 use crate::story::Story;
 
 /// The kinds of objects that are kept.
@@ -64,6 +67,8 @@ pub struct Store {
     pub refused: Vec<String>,
     /// Events, as sentences.
     pub events: Vec<String>,
+    /// Seats of operators whose processes are stopped.
+    pub stopped: BTreeSet<usize>,
     fuse: Fuse,
     story: Story,
 }
@@ -106,6 +111,7 @@ impl ApiServer {
             writes: 0,
             refused: Vec::new(),
             events: Vec::new(),
+            stopped: BTreeSet::new(),
             fuse,
             story,
         })))
@@ -136,6 +142,7 @@ impl ApiServer {
                 self.with(|store| store.story.tell(author, || format!("no answer, not done: {words}")));
                 return Err(WriteError::Unavailable);
             }
+            Some(Accident::Stop) => self.stop(author, words).await,
             Some(Accident::DeathAfter | Accident::PowerLossAfter | Accident::FailureAfter | Accident::Hand(_))
             | None => {}
         }
@@ -157,7 +164,29 @@ impl ApiServer {
     }
 }
 
+impl ApiServer {
+    /// An operator is stopped while it sends something, until somebody lets it go on.
+    async fn stop(&self, author: &Author, words: &str) {
+        let Author::Operator(seat) = *author else { return };
+        self.with(|store| {
+            store.stopped.insert(seat);
+            store.story.tell(author, || format!("is stopped while it sends: {words}"));
+        });
+        let goes_on = |_: &mut Context<'_>| {
+            if self.with(|store| store.stopped.contains(&seat)) { Poll::Pending } else { Poll::Ready(()) }
+        };
+        std::future::poll_fn(goes_on).await;
+    }
+}
+
 impl Store {
+    /// The term of a HostState of this identity at a generation.
+    pub fn term_of(&self, host: &str, uid: &str, generation: i64) -> Option<Term> {
+        let versions = self.history.get(&(Kind::HostState, host.to_owned()))?;
+        let mut objects = versions.iter().rev().filter_map(|(_, object)| object.as_ref());
+        objects.find(|object| object.uid == uid && object.generation == generation).map(|object| object.term())
+    }
+
     /// The object as it is now.
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Arc<RawObject>> {
         self.history.get(&(kind, name.to_owned()))?.last()?.1.as_ref()
@@ -217,6 +246,9 @@ impl Store {
         precondition.holds(&present)?;
         let mut object = RawObject::clone(&present);
         edit(&mut object);
+        if kind == Kind::HostState {
+            admit_term(present.term(), object.term()).map_err(WriteError::Refused)?;
+        }
         if object == *present {
             return Ok(present);
         }
@@ -259,6 +291,7 @@ impl Store {
         author: &Author,
         host: &str,
         precondition: &Precondition,
+        term: Term,
         entries: Vec<Value>,
     ) -> Result<Arc<RawObject>, WriteError> {
         let name = |entry: &Value| entry.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -269,7 +302,10 @@ impl Store {
             let of_others =
                 present.into_iter().filter(|entry| !before.contains(&name(entry)) && !own.contains(&name(entry)));
             let all: Vec<Value> = entries.iter().cloned().chain(of_others).collect();
-            object.spec = if all.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "topologies": all }) };
+            object.spec = serde_json::json!({ "term": term });
+            if !all.is_empty() {
+                object.spec["topologies"] = all.into();
+            }
         })?;
         self.applied.insert(host.to_owned(), own);
         Ok(changed)

@@ -8,17 +8,25 @@ use lamina_crds::SliceTopologyStatus;
 use lamina_crds::host_state::{ORIGIN_LABEL, ORIGIN_NODE};
 use lamina_operator::changes::{Change, Target};
 use lamina_operator::cluster::{Cluster, ClusterError, TopologyEvent};
+use lamina_operator::election::Candidate;
 use lamina_operator::liveness::SILENCE;
 use lamina_operator::snapshot::{LeaseTrace, RawObject, Snapshot};
 use serde_json::{Value, json};
 
-use super::admission::{Author, Part};
+use super::admission::{Author, OPERATORS_LEASE, Part};
+use super::election::moment;
 use super::{ApiServer, Kind, Precondition, View, WriteError, object};
 
 /// The operator's connection.
 #[derive(Clone, Debug)]
 pub struct OperatorClient {
-    api: ApiServer,
+    /// The API server.
+    pub api: ApiServer,
+    /// Who it is there.
+    pub author: Author,
+    /// Its part in the election.
+    pub candidate: Candidate,
+    seat: usize,
     /// What its watches have shown.
     pub view: View,
     /// The status it last wrote of each topology.
@@ -30,10 +38,13 @@ pub struct OperatorClient {
 }
 
 impl OperatorClient {
-    /// A connection before any answer.
-    pub fn new(api: &ApiServer, now: Timestamp) -> Self {
+    /// The connection of the operator in this seat, in this of its lives, before any answer.
+    pub fn new(api: &ApiServer, seat: usize, life: u64, now: Timestamp) -> Self {
         Self {
             api: api.clone(),
+            author: Author::Operator(seat),
+            candidate: Candidate::new(format!("operator-{seat}-{life}")),
+            seat,
             view: View::default(),
             claims: BTreeMap::new(),
             returns: 0,
@@ -47,7 +58,7 @@ impl OperatorClient {
         let Some(version) = self.view.of(Kind::Lease) else { return };
         let Self { api, traces, returns, .. } = self;
         api.with(|store| {
-            for (host, lease) in store.list_at(Kind::Lease, version) {
+            for (host, lease) in store.list_at(Kind::Lease, version).filter(|(name, _)| *name != OPERATORS_LEASE) {
                 match traces.get_mut(host) {
                     None => {
                         let trace = LeaseTrace { first_seen: now, last_change_seen: None };
@@ -69,6 +80,18 @@ impl OperatorClient {
     pub fn heard(&self) -> [u64; 4] {
         let of = |kind| self.api.with(|store| store.last_change(kind, self.view.of(kind).unwrap_or(0)));
         [of(Kind::SliceTopology), of(Kind::HostState), of(Kind::Node), self.returns]
+    }
+
+    /// Whether its process is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.api.with(|store| store.stopped.contains(&self.seat))
+    }
+
+    /// Whether it may send a write now.
+    fn may_write(&self, attempt: &str) -> Result<(), ClusterError> {
+        let now = self.api.with(|store| moment(store.now));
+        let may = self.candidate.tenure().is_some_and(|tenure| tenure.left(now).is_some());
+        if may { Ok(()) } else { Err(ClusterError::NotLeading { attempt: attempt.to_owned() }) }
     }
 
     fn objects(&self, kind: Kind) -> BTreeMap<String, Arc<RawObject>> {
@@ -102,7 +125,9 @@ impl Cluster for OperatorClient {
 
     async fn perform(&mut self, change: &Change) -> Result<Option<RawObject>, ClusterError> {
         let attempt = change.attempt();
-        let result = self.api.request(&Author::Operator, &attempt, |store| perform(store, change)).await;
+        self.may_write(&attempt)?;
+        let author = &self.author;
+        let result = self.api.request(author, &attempt, |store| perform(store, author, change)).await;
         result.map_err(|error| in_words(attempt, error))
     }
 
@@ -114,11 +139,13 @@ impl Cluster for OperatorClient {
         let ready =
             status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
         let attempt = format!("patch status of SliceTopology {}: {}", topology.name, ready.unwrap_or_default());
-        let written = self.api.request(&Author::Operator, &attempt, |store| {
+        self.may_write(&attempt)?;
+        let author = &self.author;
+        let written = self.api.request(author, &attempt, |store| {
             let place = (Kind::SliceTopology, topology.name.as_str(), Part::Status);
             // A server-side apply of a custom resource's status compares the version and overlooks the uid.
             let precondition = Precondition { uid: None, ..Precondition::of(topology) };
-            store.change(&Author::Operator, place, &precondition, |object| {
+            store.change(author, place, &precondition, |object| {
                 object.status = json!(status);
             })
         });
@@ -129,7 +156,8 @@ impl Cluster for OperatorClient {
 
     async fn record_event(&mut self, event: &TopologyEvent) -> Result<(), ClusterError> {
         let attempt = format!("event {} of {}: {}", event.reason, event.topology, event.note);
-        let recorded = self.api.request(&Author::Operator, &attempt, |store| {
+        self.may_write(&attempt)?;
+        let recorded = self.api.request(&self.author, &attempt, |store| {
             store.events.push(attempt.clone());
             Ok(())
         });
@@ -137,13 +165,12 @@ impl Cluster for OperatorClient {
     }
 }
 
-fn perform(store: &mut super::Store, change: &Change) -> Result<Option<RawObject>, WriteError> {
-    let author = &Author::Operator;
+fn perform(store: &mut super::Store, author: &Author, change: &Change) -> Result<Option<RawObject>, WriteError> {
     let kept = |object: Arc<RawObject>| Some(RawObject::clone(&object));
     match change {
-        Change::CreateHostState { host } => {
+        Change::CreateHostState { host, term } => {
             let labels = BTreeMap::from([(ORIGIN_LABEL.to_owned(), ORIGIN_NODE.to_owned())]);
-            match store.create(author, Kind::HostState, object(host, labels, json!({}))) {
+            match store.create(author, Kind::HostState, object(host, labels, json!({ "term": term }))) {
                 Err(WriteError::Exists) => Ok(store.get(Kind::HostState, host).cloned().and_then(kept)),
                 other => other.map(kept),
             }
@@ -154,10 +181,10 @@ fn perform(store: &mut super::Store, change: &Change) -> Result<Option<RawObject
                 // What is left of the spec is null, and the schema wants an object.
                 return Err(WriteError::Refused("spec: must be of type object: \"null\"".to_owned()));
             }
-            store.apply_entries(author, &target.name, &Precondition::of(target), entries).map(kept)
+            store.apply_entries(author, &target.name, &Precondition::of(target), spec.term, entries).map(kept)
         }
-        Change::EmptyHostSpec { target } => {
-            store.apply_entries(author, &target.name, &Precondition::of(target), Vec::new()).map(kept)
+        Change::EmptyHostSpec { target, term } => {
+            store.apply_entries(author, &target.name, &Precondition::of(target), *term, Vec::new()).map(kept)
         }
         Change::DeleteHostState { target } => {
             match store.delete(author, Kind::HostState, &target.name, &Precondition::of(target)) {

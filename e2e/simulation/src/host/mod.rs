@@ -161,7 +161,7 @@ impl SimulatedHost {
                 self.witness.is_disturbed = true;
                 hand.act(self);
             }
-            Some(Accident::DeathAfter | Accident::PowerLossAfter | Accident::FailureAfter) | None => {}
+            Some(Accident::DeathAfter | Accident::PowerLossAfter | Accident::FailureAfter | Accident::Stop) | None => {}
         }
         let before = self.witness.before(self, &touch);
         let result = act(self);
