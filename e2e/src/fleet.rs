@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use lamina_crds::{HostState, SliceTopology};
 
@@ -31,6 +32,8 @@ use operator::Operator;
 pub const NAMESPACE: &str = "lamina-system";
 /// The name of the release.
 pub const RELEASE: &str = "lamina";
+/// The operators' Lease.
+pub const LEASE: &str = "lamina-operator";
 
 /// A control plane with Lamina on it and hosts that it manages.
 pub struct Fleet {
@@ -39,7 +42,7 @@ pub struct Fleet {
     pub control_plane: ControlPlane,
     /// The hosts by name.
     pub hosts: BTreeMap<String, QemuHost>,
-    operator: Option<Operator>,
+    operators: Vec<Operator>,
     identities: Identities,
     client: Client,
 }
@@ -67,7 +70,7 @@ impl Fleet {
         .await?;
         let identities = Identities::new(&control_plane.kubeconfig_admin(), NAMESPACE, RELEASE);
         let (folder, hosts) = (folder.to_owned(), BTreeMap::new());
-        Ok(Self { folder, control_plane, hosts, operator: None, identities, client })
+        Ok(Self { folder, control_plane, hosts, operators: Vec::new(), identities, client })
     }
 
     /// A fleet that another program left running in `folder`.
@@ -80,7 +83,7 @@ impl Fleet {
             folder: folder.to_owned(),
             control_plane,
             hosts,
-            operator: Operator::attach(folder),
+            operators: Operator::attach(folder),
             identities,
             client,
         })
@@ -91,7 +94,7 @@ impl Fleet {
         for mut host in attached_hosts(folder)? {
             host.cut_power()?;
         }
-        if let Some(mut operator) = Operator::attach(folder) {
+        for mut operator in Operator::attach(folder) {
             operator.kill()?;
         }
         match ControlPlane::attach(&folder.join("control-plane")).await {
@@ -159,25 +162,42 @@ impl Fleet {
         self.host(name)?.run("systemctl stop lamina-agent").await.map(drop)
     }
 
-    /// Starts the operator, as the bound pod of the Deployment would run it. There must be a host to bind it to.
+    /// Starts an operator, as the bound pod of the Deployment would run it. There must be a host to bind it to.
     pub async fn start_operator(&mut self, lifetime: Lifetime) -> Result<()> {
         let token = self.identities.operator_token().await?;
         let pod = self.identities.pod(&self.client, &Identity::Operator).await?.context("a token has a pod")?;
-        self.operator = Some(Operator::start(&pod, &self.control_plane, &token, &self.folder, lifetime)?);
+        self.operators.push(Operator::start(&pod, &self.control_plane, &token, &self.folder, lifetime)?);
         Ok(())
     }
 
-    /// Ends the operator as a power cut would.
-    pub fn kill_operator(&mut self) -> Result<()> {
-        match self.operator.take() {
-            Some(mut operator) => operator.kill(),
-            None => bail!("no operator runs"),
+    /// Ends every operator as a power cut would.
+    pub fn kill_operators(&mut self) -> Result<()> {
+        if self.operators.is_empty() {
+            bail!("no operator runs");
         }
+        self.operators.drain(..).try_for_each(|mut operator| operator.kill())
     }
 
-    /// The operator's process, for those who watch it.
-    pub fn operator(&self) -> Option<&Operator> {
-        self.operator.as_ref()
+    /// The operators' processes, for those who watch them.
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
+    /// The operator of this name, to be ended by the caller.
+    pub fn take_operator(&mut self, name: &str) -> Option<Operator> {
+        let found = self.operators.iter().position(|operator| operator.name() == name)?;
+        Some(self.operators.remove(found))
+    }
+
+    /// The name of the operator that holds the Lease, and its term.
+    pub async fn leader(&self) -> Result<Option<(String, i32)>> {
+        let leases: Api<Lease> = Api::namespaced(self.client(), NAMESPACE);
+        let lease = leases.get_opt(LEASE).await.context("reading the operators' Lease")?;
+        let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
+        let holder = spec.holder_identity.unwrap_or_default();
+        // Behind the name stands what tells this process from those before it.
+        let name = holder.rsplit_once('_').map(|(name, _)| name.to_owned());
+        Ok(name.map(|name| (name, spec.lease_transitions.unwrap_or_default())))
     }
 
     /// Gives every agent and the operator a fresh token.
@@ -185,7 +205,7 @@ impl Fleet {
         for (name, host) in &self.hosts {
             agent::renew(host, &self.identities.agent_token(name).await?).await?;
         }
-        if let Some(operator) = &self.operator {
+        for operator in &self.operators {
             operator.renew(&self.identities.operator_token().await?)?;
         }
         Ok(())
@@ -252,8 +272,8 @@ impl Fleet {
                 said.map(|said| format!("{}{}", said.stdout, said.stderr)).unwrap_or_else(|error| format!("{error:#}"));
             text.push_str(&format!("--- {name}\n{said}\n"));
         }
-        if let Some(operator) = &self.operator {
-            text.push_str(&format!("--- operator\n{}\n", operator.log_tail()));
+        for operator in &self.operators {
+            text.push_str(&format!("--- {}\n{}\n", operator.name(), operator.log_tail()));
         }
         text
     }

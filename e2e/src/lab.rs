@@ -130,7 +130,7 @@ impl Lab {
         let deliver = |identity: Identity, token: String| async move {
             match identity {
                 Identity::Agent(host) => agent::renew(fleet.host(&host)?, &token).await,
-                Identity::Operator => fleet.operator().context("the lab has an operator")?.renew(&token),
+                Identity::Operator => fleet.operators().iter().try_for_each(|operator| operator.renew(&token)),
             }
         };
         fleet.identities().keep(&identities, deliver).await

@@ -139,7 +139,7 @@ async fn fifty_kills_during_applies_converge_without_restarts_in_vain() -> Resul
         if scatter(round).is_multiple_of(2) {
             example.fleet.kill_agent(HOST).await?;
         } else {
-            example.fleet.kill_operator()?;
+            example.fleet.kill_operators()?;
             example.fleet.start_operator(Lifetime::Tethered).await?;
         }
     }

@@ -45,7 +45,7 @@ pub struct Quiet {
 pub async fn memory(example: &Example) -> Result<Memories> {
     tokio::time::sleep(QUIET).await;
     let agent = example.on_host("cat /proc/$(systemctl show -p MainPID --value lamina-agent)/status").await?;
-    let pid = example.fleet.operator().context("the operator runs")?.process().pid;
+    let pid = example.fleet.operators().first().context("the operator runs")?.process().pid;
     let path = format!("/proc/{pid}/status");
     let operator = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     Ok(Memories { agent: memory_in(&agent)?, operator: memory_in(&operator)? })

@@ -1,4 +1,4 @@
-//! The operator as a process of this machine, with the arguments and token of its Deployment's pod.
+//! An operator as a process of this machine, with the arguments and token of its Deployment's pod.
 
 #![expect(clippy::disallowed_methods, reason = "it writes the operator's token and record")]
 
@@ -21,14 +21,17 @@ const LOG: &str = "operator.log";
 /// Which process it is, for programs that come later.
 const RECORD: &str = "operator.json";
 
-/// A running operator.
+/// A running operator, which has a folder of its own.
 pub struct Operator {
     folder: PathBuf,
     process: Process,
 }
 
+/// The most that one fleet has.
+const MOST: usize = 2;
+
 impl Operator {
-    /// Starts it as the pod's container would be started.
+    /// Starts it as the pod's container would be started, in the first folder that no other one has, which is its name.
     pub fn start(
         pod: &Pod,
         control_plane: &ControlPlane,
@@ -39,21 +42,29 @@ impl Operator {
         let container =
             pod.spec.as_ref().and_then(|spec| spec.containers.first()).context("the operator's pod has a container")?;
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let expand = |argument: &String| argument.replace("$(POD_NAMESPACE)", namespace);
-        write_token(folder, token)?;
-        let path = token_path(folder).to_str().context("the folder's path is text")?.to_owned();
+        let is_free = |folder: &PathBuf| Self::in_folder(folder).is_none_or(|mut other| !other.process.is_alive());
+        let folder = folders(folder).find(is_free).with_context(|| format!("at most {MOST} operators run at once"))?;
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        let name = folder.file_name().and_then(|name| name.to_str()).context("the folder's name is text")?;
+        let expand = |argument: &String| argument.replace("$(POD_NAMESPACE)", namespace).replace("$(POD_NAME)", name);
+        write_token(&folder, token)?;
+        let path = token_path(&folder).to_str().context("the folder's path is text")?.to_owned();
         let kubeconfig = folder.join("operator.kubeconfig");
         control_plane.kubeconfig(Credential::TokenFile(path))?.write(&kubeconfig)?;
         let own = format!("--kubeconfig={}", kubeconfig.display());
         let arguments: Vec<String> = container.args.iter().flatten().map(expand).chain([own]).collect();
-        let process = Process::start(&program::built("lamina-operator")?, &arguments, folder, LOG, lifetime)?;
+        let process = Process::start(&program::built("lamina-operator")?, &arguments, &folder, LOG, lifetime)?;
         let record = serde_json::to_vec(process.id()).context("describing the operator")?;
         fs::write(folder.join(RECORD), record).with_context(|| format!("writing {RECORD}"))?;
-        Ok(Self { folder: folder.to_owned(), process })
+        Ok(Self { folder: folder.clone(), process })
     }
 
-    /// The operator that another program left running in `folder`, if there is one.
-    pub fn attach(folder: &Path) -> Option<Self> {
+    /// The operators that another program left running in `folder`.
+    pub fn attach(folder: &Path) -> Vec<Self> {
+        folders(folder).filter_map(|folder| Self::in_folder(&folder)).collect()
+    }
+
+    fn in_folder(folder: &Path) -> Option<Self> {
         let record = fs::read(folder.join(RECORD)).ok()?;
         let id = serde_json::from_slice(&record).ok()?;
         Some(Self { folder: folder.to_owned(), process: Process::attach(id) })
@@ -62,6 +73,11 @@ impl Operator {
     /// Ends it as a power cut would.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill().context("ending the operator")
+    }
+
+    /// What it is called in the operators' Lease.
+    pub fn name(&self) -> &str {
+        self.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
     /// Gives it a fresh token.
@@ -74,12 +90,21 @@ impl Operator {
         self.process.id()
     }
 
+    /// Everything it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.folder.join(LOG)).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+fn folders(fleet: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..=MOST).map(|number| fleet.join(format!("operator-{number}")))
 }
 
 fn token_path(folder: &Path) -> PathBuf {
