@@ -7,6 +7,7 @@ use std::fmt;
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, SliceEntry};
 use lamina_crds::rules::{Fault, hardware_faults, topology_faults};
+use lamina_crds::slice_topology::Adoption;
 use lamina_crds::wishes::Migration;
 use lamina_crds::{CpuSet, Hardware, NodeSet, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
 use serde::Deserialize;
@@ -192,6 +193,7 @@ pub fn bare_entry(name: TopologyName) -> TopologyEntry {
         state: EntryState::Present,
         revision: String::new(),
         generation: 0,
+        adoption: Adoption::default(),
         files: Vec::new(),
         slices: Vec::new(),
         services: Vec::new(),

@@ -14,7 +14,7 @@ use crate::id_set::{CpuSet, NodeSet};
 use crate::names::{FileName, TopologyName, UnitName, UserName};
 use crate::seconds::Seconds;
 use crate::slice_topology::{
-    DeliveredFile, IoShare, MemoryLimits, OnChange, ResourceLimits, RestartPolicy, TaskLimits,
+    Adoption, DeliveredFile, IoShare, MemoryLimits, OnChange, ResourceLimits, RestartPolicy, TaskLimits,
 };
 use crate::term::Term;
 use crate::text::{AbsolutePath, Argument, EnvName, EnvValue};
@@ -61,12 +61,15 @@ pub struct TopologyEntry {
     pub name: TopologyName,
     /// Whether its units should run, be left alone, or be removed.
     pub state: EntryState,
-    /// Digest over files, slices and services of this entry; rollout and status speak of it.
+    /// Digest over files, slices and services of this entry, and its leave to replace; rollout and status speak of it.
     #[schemars(length(min = 12, max = 12), regex(pattern = "^[0-9a-f]{12}$"))]
     pub revision: String,
     /// The generation of the SliceTopology that this entry was resolved from.
     #[schemars(range(min = 0))]
     pub generation: i64,
+    /// What happens to unit files of these names that are not Lamina's; Refuse if absent.
+    #[serde(default, skip_serializing_if = "Adoption::is_refuse")]
+    pub adoption: Adoption,
     /// Files to deliver below /etc/lamina/files/NAME/.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
@@ -220,11 +223,14 @@ pub struct ResolvedRestart {
 }
 
 impl TopologyEntry {
-    /// The digest over what this entry says (files, slices, services): 12 hexadecimal digits of SHA-256 over its
-    /// canonical JSON. State and generation are left out: they change nothing of what would run.
+    /// The digest over what this entry says (files, slices, services, leave to replace): 12 hexadecimal digits of SHA-256
+    /// over its canonical JSON. State and generation are left out: they change nothing of what would run.
     pub fn digest(&self) -> String {
-        let Self { name, state: _, revision: _, generation: _, files, slices, services } = self;
-        digest(&(name, files, slices, services))
+        let Self { name, state: _, revision: _, generation: _, adoption, files, slices, services } = self;
+        match adoption {
+            Adoption::Refuse => digest(&(name, files, slices, services)),
+            Adoption::Replace => digest(&(name, adoption, files, slices, services)),
+        }
     }
 }
 

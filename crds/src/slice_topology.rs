@@ -58,6 +58,12 @@ pub struct SliceTopologySpec {
     /// the same. Condition `Paused` says what waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
+    /// What happens on a host that already has files under this topology's unit names that are not Lamina's. Refuse (the
+    /// default meaning): nothing is touched there, and the status names the files. Replace: they are saved below
+    /// /var/lib/lamina/before and replaced; services whose command, user and environment stay as they are keep running.
+    /// Symbolic links, masked units and units from other directories are never replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption: Option<Adoption>,
     /// Cores that no managed slice may take, for the rest of the host. The wishes of all topologies of a host add up: all
     /// sets, and the largest count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +148,23 @@ pub enum DeletionPolicy {
     Retain,
     /// Services are stopped in order, and units and files are removed.
     Remove,
+}
+
+/// What happens to unit files of the host that bear the names of this topology's units and are not Lamina's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Adoption {
+    /// They are left alone, and so is everything else of the topology on that host.
+    #[default]
+    Refuse,
+    /// They are saved, and then replaced.
+    Replace,
+}
+
+impl Adoption {
+    /// Whether this is what is meant where nothing is said.
+    pub fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
 }
 
 /// A file that Lamina delivers.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lamina_crds::host_state::{EntryState, SliceEntry};
 use lamina_crds::names::is_protected;
-use lamina_crds::slice_topology::{DeletionPolicy, Isolation, Slice};
+use lamina_crds::slice_topology::{Adoption, DeletionPolicy, Isolation, Slice};
 use lamina_crds::{Bytes, CpuSet, Hardware, HostStateSpec, Term, TopologyEntry, TopologyName, UnitName};
 
 use crate::pause::is_paused;
@@ -52,6 +52,7 @@ fn check_host(view: &ClusterView, host: &HostView, state: &HostStateView, resolv
     faults.extend(duplicate_units(resolved));
     faults.extend(vanished(state, resolved));
     faults.extend(removals(view, host, state, resolved));
+    faults.extend(new.iter().filter_map(|entry| adoption_fault(view, entry)));
     faults
 }
 
@@ -76,7 +77,7 @@ fn is_new(state: &HostStateView, entry: &TopologyEntry) -> bool {
 }
 
 fn entry_faults(entry: &TopologyEntry) -> Vec<String> {
-    let TopologyEntry { name, state: _, revision, generation: _, files: _, slices, services } = entry;
+    let TopologyEntry { name, state: _, revision, generation: _, adoption: _, files: _, slices, services } = entry;
     let mut faults = Vec::new();
     let units = slices.iter().map(|slice| &slice.unit).chain(services.iter().map(|service| &service.unit));
     for unit in units {
@@ -247,6 +248,14 @@ fn removal_is_asked(view: &ClusterView, host: &HostView, state: &HostStateView, 
     asked && topology.deletion_policy == DeletionPolicy::Remove
 }
 
+/// An entry that would replace files of the host although its topology does not say so.
+fn adoption_fault(view: &ClusterView, entry: &TopologyEntry) -> Option<String> {
+    let topology = view.topologies.get(entry.name.as_str());
+    let asked = topology.and_then(|topology| topology.spec.as_ref().ok()).and_then(|(_, spec)| spec.adoption);
+    (entry.adoption == Adoption::Replace && asked != Some(Adoption::Replace))
+        .then(|| format!("topology {} would replace files of the host although it does not say so", entry.name))
+}
+
 #[cfg(test)]
 mod tests {
     use lamina_crds::host_state::ResolvedMemoryPolicy;
@@ -378,6 +387,18 @@ mod tests {
         let mut resolution = resolve(&view);
         entry(&mut resolution, "x").state = EntryState::Absent;
         assert_eq!(messages(&view, &resolution), ["topology x would be removed although nobody asked for it"]);
+    }
+
+    #[test]
+    fn replacing_files_that_nobody_gave_leave_for_is_seen() {
+        let (view, mut resolution) = two();
+        let entry = entry(&mut resolution, "x");
+        entry.adoption = Adoption::Replace;
+        entry.revision = entry.digest();
+        assert_eq!(
+            messages(&view, &resolution),
+            ["topology x would replace files of the host although it does not say so"]
+        );
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl<'a> Named<'a> {
             state: EntryState::Present,
             revision: String::new(),
             generation,
+            adoption: self.spec.adoption.unwrap_or_default(),
             files: self.spec.files.clone(),
             slices,
             services: services.filter_map(|service| self.service_entry(service, host.name, placed)).collect(),

@@ -17,7 +17,7 @@ use crate::wishes::MemoryPolicy;
 
 /// Every rule that the entry breaks; empty exactly when the agent may act on it.
 pub fn entry_faults(entry: &TopologyEntry) -> Vec<Fault> {
-    let TopologyEntry { name, state: _, revision: _, generation: _, files, slices, services } = entry;
+    let TopologyEntry { name, state: _, revision: _, generation: _, adoption: _, files, slices, services } = entry;
     let known = Known {
         slices: slices.iter().map(|slice| slice.unit.as_str()).collect(),
         files: files.iter().map(|file| file.name.as_str()).collect(),

@@ -20,6 +20,7 @@ pub fn topology_faults(name: &str, spec: &SliceTopologySpec) -> Vec<Fault> {
         host_selector,
         deletion_policy: _,
         paused: _,
+        adoption: _,
         housekeeping,
         files,
         service_defaults,

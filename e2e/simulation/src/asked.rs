@@ -39,6 +39,9 @@ pub fn mismatches(spec: &SliceTopologySpec, entry: &TopologyEntry) -> Vec<String
     if entry.revision != entry.digest() {
         found.push("the revision is no digest of the entry".to_owned());
     }
+    if entry.adoption != spec.adoption.unwrap_or_default() {
+        found.push(format!("the entry's adoption is {:?}", entry.adoption));
+    }
     found.extend(slice_mismatches(spec, entry));
     found.extend(service_mismatches(spec, entry));
     let files: Vec<(&str, &str)> = spec.files.iter().map(|file| (file.name.as_str(), file.content.as_str())).collect();
