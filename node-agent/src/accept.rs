@@ -9,12 +9,13 @@ use lamina_crds::rules::{entry_faults, term_fault};
 use lamina_crds::{Term, TopologyEntry, TopologyName, UnitName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::checksummed::{unwrap, wrap};
 use crate::cluster::RawHostState;
 use crate::host_path::{HostPath, STATE};
 use crate::preflight::Refusal;
 use crate::render::render;
+use crate::takeover::Adopted;
 
 /// The version of the file format that this agent writes and reads.
 pub const SCHEMA: u64 = 1;
@@ -36,6 +37,29 @@ pub struct Accepted {
     pub term: Term,
     /// The entries by topology.
     pub entries: BTreeMap<TopologyName, AcceptedEntry>,
+    /// What is known of the past of topologies that were let go: their processes may run on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left: BTreeMap<TopologyName, Past>,
+}
+
+/// What is known of the units of a topology before they were Lamina's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    /// Digests of foreign content, by path, that stands in the topology's before-image and may be replaced.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub saved: BTreeMap<String, BTreeSet<String>>,
+    /// Processes that were started from foreign text: what was found of them before that text was replaced.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<UnitName, Adopted>,
+}
+
+impl Past {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        let Self { saved, adopted } = self;
+        saved.is_empty() && adopted.is_empty()
+    }
 }
 
 /// One accepted entry.
@@ -54,6 +78,9 @@ pub struct AcceptedEntry {
     /// Processes, by unit and invocation, that may have read another content of a delivered file than the one asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub doubted: BTreeMap<UnitName, String>,
+    /// What is known of its units before they were Lamina's.
+    #[serde(default, skip_serializing_if = "Past::is_empty")]
+    pub past: Past,
 }
 
 /// What became of an object's entries.
@@ -77,13 +104,18 @@ pub fn accept(former: &Accepted, object: &RawHostState) -> Judged {
         judged.take(former, value);
     }
     let Judged { accepted, refused } = &mut judged;
+    let mut left = former.left.clone();
     for (name, kept) in &former.entries {
         let finished = kept.entry.state != EntryState::Present && !kept.reached_by.is_empty();
         let gone = !accepted.entries.contains_key(name) && !refused.contains_key(name.as_str());
         if !(gone && finished) {
             accepted.entries.entry(name.clone()).or_insert_with(|| kept.clone());
+        } else if !kept.past.is_empty() {
+            left.insert(name.clone(), kept.past.clone());
         }
     }
+    left.retain(|name, _| !accepted.entries.contains_key(name));
+    accepted.left = left;
     accepted.schema = SCHEMA;
     accepted.sequence = former.sequence;
     accepted.uid = object.uid.clone();
@@ -113,8 +145,9 @@ impl Judged {
                 self.refused.insert(entry.name.to_string(), Refusal::new(Reason::InvalidSpec, message));
             }
             Ok(entry) => {
+                let left = former.left.get(&entry.name);
                 let former = former.entries.get(&entry.name);
-                self.accepted.entries.insert(entry.name.clone(), succeed(former, entry));
+                self.accepted.entries.insert(entry.name.clone(), succeed(former, left, entry));
             }
             Err((name, refusal)) => {
                 self.refused.insert(name, refusal);
@@ -124,7 +157,7 @@ impl Judged {
 }
 
 /// The new entry with what is remembered of the former one.
-fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntry {
+fn succeed(former: Option<&AcceptedEntry>, left: Option<&Past>, entry: TopologyEntry) -> AcceptedEntry {
     let Some(former) = former else {
         return AcceptedEntry {
             entry,
@@ -132,6 +165,7 @@ fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntr
             written: BTreeSet::new(),
             formerly: BTreeMap::new(),
             doubted: BTreeMap::new(),
+            past: left.cloned().unwrap_or_default(),
         };
     };
     let same = former.entry.state == entry.state && former.entry.digest() == entry.digest();
@@ -146,7 +180,7 @@ fn succeed(former: Option<&AcceptedEntry>, entry: TopologyEntry) -> AcceptedEntr
     for (path, content) in delivered.iter().filter(|_| !same) {
         formerly.entry(path.to_string()).or_default().insert(digest_of_bytes(content.as_bytes()));
     }
-    AcceptedEntry { entry, reached_by, written, formerly, doubted: former.doubted.clone() }
+    AcceptedEntry { entry, reached_by, written, formerly, ..former.clone() }
 }
 
 fn understand(value: &Value) -> Result<TopologyEntry, (String, Refusal)> {
@@ -203,23 +237,15 @@ pub fn stored(accepted: &Accepted) -> (HostPath, String) {
     let [even, odd] = copies();
     let path = if accepted.sequence.is_multiple_of(2) { even } else { odd };
     let body = serde_json::to_string(accepted).expect("plain data with string keys always serialises");
-    (path, format!("{}{body}\n", checksum_line(body.as_bytes())))
+    (path, wrap(KIND, &body))
 }
 
-const CHECKSUM: &str = "lamina-accepted sha256 ";
-
-fn checksum_line(body: &[u8]) -> String {
-    let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{CHECKSUM}{digest}\n")
-}
+/// The kind that the first line of a copy names.
+const KIND: &str = "lamina-accepted";
 
 /// The body of a whole copy.
 fn body(content: &[u8]) -> Option<Value> {
-    let text = std::str::from_utf8(content).ok()?;
-    let (first, rest) = text.split_once('\n')?;
-    let body = rest.strip_suffix('\n')?;
-    let whole = format!("{first}\n") == checksum_line(body.as_bytes());
-    if whole { serde_json::from_str(body).ok() } else { None }
+    serde_json::from_str(unwrap(KIND, content)?).ok()
 }
 
 #[cfg(test)]

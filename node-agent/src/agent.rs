@@ -50,6 +50,8 @@ pub struct PassOutcome {
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// A status that somebody else changed is written again after this time, so that two writers do not race.
 const REWRITE: SignedDuration = SignedDuration::from_secs(60);
+/// A host whose foreign processes keep changing while they are looked at is looked at again in the next pass.
+const MOST_SAVES: usize = 3;
 /// Events that wait for an API server; older ones are dropped first.
 const MOST_EVENTS: usize = 64;
 
@@ -94,6 +96,13 @@ async fn carry_out(
         None => converge(memory, host, &task.desired, &task.hardware, now).await,
         Some(_) => look(host, &task.desired, &task.hardware).await,
     };
+    for _ in 0..MOST_SAVES {
+        if work.takings.is_empty() {
+            break;
+        }
+        task.save_past(memory, host, &work.takings).await;
+        work = converge(memory, host, &task.desired, &task.hardware, now).await;
+    }
     if !work.doubts.is_empty() {
         task.note_doubts(memory, host, &work.doubts).await;
         work = converge(memory, host, &task.desired, &task.hardware, now).await;
@@ -354,7 +363,8 @@ async fn publish_events(
 fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -> Option<Duration> {
     let late = memory.unready.values().map(|(_, since)| *since + PATIENCE).filter(|at| *at > now);
     let missing = work.held.units.values().any(|refusal| !crate::report::needs_a_hand(refusal.reason));
-    let unfinished = !work.problems.is_empty() || !work.remaining.steps.is_empty() || missing;
+    let unfinished =
+        !work.problems.is_empty() || !work.takings.is_empty() || !work.remaining.steps.is_empty() || missing;
     let unsaid = task.object.is_some() && (memory.api_due.is_some() || !memory.events.is_empty());
     let retry = ((unfinished && !ready) || unsaid).then(|| memory.api_due.unwrap_or(now + RETRY).max(now + RETRY));
     let times = [

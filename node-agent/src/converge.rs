@@ -12,6 +12,7 @@ use crate::memory::Memory;
 use crate::observed::{ObservedHost, ObservedUnit, Scope};
 use crate::plan::{Doubts, Effect, Finding, Plan, doubts, is_drift, plan};
 use crate::preflight::{Held, Refusal, preflight, unsupported};
+use crate::takeover::{Takings, count_as_started, takings};
 
 /// What a pass did on the host and how it found and left it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Work {
     pub restarted: Vec<Finding>,
     /// Processes in doubt; while there are any that are not stored as such, nothing was done.
     pub doubts: Doubts,
+    /// Foreign files and processes that are not stored yet; while there are any, nothing was done.
+    pub takings: Takings,
     /// What went wrong, except services that do not start.
     pub problems: Vec<String>,
 }
@@ -77,7 +80,8 @@ pub async fn converge(
         work.held.waiting.extend(work.started.iter().cloned());
         work.held.unknown = unknown(memory, &work);
         work.doubts = work.observed.as_ref().map(|seen| doubts(desired, seen, &work.held)).unwrap_or_default();
-        if !work.doubts.is_empty() {
+        work.takings = work.observed.as_ref().map(|seen| takings(desired, seen, &work.held)).unwrap_or_default();
+        if !work.doubts.is_empty() || !work.takings.is_empty() {
             return work;
         }
         let plan = next(&mut work, desired);
@@ -114,7 +118,8 @@ fn unmoved(plan: &Plan) -> String {
 /// Measures and judges; false if nothing can be decided.
 async fn observe(host: &mut impl Host, desired: &DesiredHost, hardware: &Hardware, work: &mut Work) -> bool {
     match host.observe(&scope(desired)).await {
-        Ok(observed) => {
+        Ok(mut observed) => {
+            count_as_started(desired, &mut observed);
             work.held = preflight(desired, &observed, hardware);
             work.unsupported = unsupported(&observed);
             work.observed = Some(observed);

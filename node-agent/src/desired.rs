@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::host_state::EntryState;
-use lamina_crds::slice_topology::OnChange;
+use lamina_crds::slice_topology::{Adoption, OnChange};
 use lamina_crds::text::AbsolutePath;
 use lamina_crds::wishes::Migration;
 use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitName, UserName};
 
+use serde::{Deserialize, Serialize};
+
 use crate::host_path::HostPath;
 use crate::numa::NumaPolicy;
 use crate::property::Properties;
+use crate::start_settings::WantedStart;
+use crate::takeover::Adopted;
 
 /// Everything that should be on the host, by topology.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,11 +32,15 @@ pub struct DesiredEntry {
     pub state: EntryState,
     /// The entry's revision.
     pub revision: String,
+    /// Whether unit files that are not Lamina's may be replaced.
+    pub adoption: Adoption,
     /// Paths that the agent is known to have written for this topology before; a file there that lost its content or is
     /// no longer asked for is ours.
     pub written: BTreeSet<HostPath>,
     /// Digests of all that was asked for at these paths before and may still stand there; empty where nobody knows.
     pub formerly: BTreeMap<HostPath, BTreeSet<String>>,
+    /// Digests of foreign content, by path, that stands in the before-image.
+    pub saved: BTreeMap<HostPath, BTreeSet<String>>,
     /// Delivered files with their content.
     pub files: BTreeMap<HostPath, String>,
     /// The slices, the topology's own slice first.
@@ -84,6 +92,10 @@ pub struct DesiredService {
     pub digests: TextDigests,
     /// The invocation of a process that may have read other files than those asked for: it counts as out of date.
     pub doubted: Option<String>,
+    /// What its process is to be started with, for comparison with one that was started from foreign text.
+    pub start: WantedStart,
+    /// A process that was started from foreign text, and how it runs.
+    pub adopted: Option<Adopted>,
     /// Services that must have been started before, in every batch.
     pub start_after: Vec<UnitName>,
     /// What a change of its text does.
@@ -107,7 +119,8 @@ pub struct ServiceNeeds {
 
 /// Digests that the fragment carries in `LogExtraFields=`. systemd shows the loaded ones as a property and keeps those
 /// that a process was started with in `/run/systemd/units/log-extra-fields:UNIT` until it ends (systemd.exec(5)).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TextDigests {
     /// Over the whole fragment without these digests: which text is loaded.
     pub text: String,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::conditions::Reason;
-use lamina_crds::host_state::{CONFIRM_MACHINE_ANNOTATION, EntryState};
+use lamina_crds::host_state::{CONFIRM_MACHINE_ANNOTATION, EntryState, digest_of_bytes};
 use lamina_crds::{Hardware, TopologyName, UnitName};
 
 use crate::accept::{Accepted, Recalled, accept, copies, older_term, recall, stored};
@@ -18,6 +18,8 @@ use crate::plan::Doubts;
 use crate::preflight::Refusal;
 use crate::render::render;
 use crate::replace::replace_durably;
+use crate::save::save;
+use crate::takeover::{Taking, Takings};
 
 /// What is to be done in this pass.
 pub(crate) struct Task {
@@ -67,18 +69,55 @@ impl Task {
             }
         }
         match store(host, accepted).await {
-            Ok(accepted) => {
-                let paused = std::mem::take(&mut self.desired.paused);
-                self.desired = DesiredHost { paused, ..desired(&accepted) };
-                memory.accepted = Some(accepted.clone());
-                self.accepted = accepted;
-            }
+            Ok(accepted) => self.follow(memory, accepted),
             Err(error) => {
                 self.problems.push(error.to_string());
                 self.desired.paused.extend(doubts.keys().cloned());
                 self.in_doubt.extend(doubts.values().flat_map(BTreeMap::keys).cloned());
             }
         }
+    }
+
+    /// Saves foreign files and what was found of their processes, before they are replaced. Where that fails, the entry's
+    /// part of the host is left as it is.
+    pub(crate) async fn save_past(&mut self, memory: &mut Memory, host: &mut impl Host, takings: &Takings) {
+        for (name, taking) in takings {
+            let saved = match save(host, name, taking).await {
+                Ok(()) => self.note_taking(memory, host, name, taking).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = saved {
+                self.problems.push(error.to_string());
+                self.desired.paused.insert(name.clone());
+            }
+        }
+    }
+
+    async fn note_taking(
+        &mut self,
+        memory: &mut Memory,
+        host: &mut impl Host,
+        name: &TopologyName,
+        taking: &Taking,
+    ) -> Result<(), HostError> {
+        let mut accepted = self.accepted.clone();
+        if let Some(kept) = accepted.entries.get_mut(name) {
+            for (path, content) in &taking.files {
+                let digest = digest_of_bytes(content.as_bytes());
+                kept.past.saved.entry(path.to_string()).or_default().insert(digest);
+            }
+            kept.past.adopted.extend(taking.adopted.clone());
+        }
+        let accepted = store(host, accepted).await?;
+        self.follow(memory, accepted);
+        Ok(())
+    }
+
+    fn follow(&mut self, memory: &mut Memory, accepted: Accepted) {
+        let paused = std::mem::take(&mut self.desired.paused);
+        self.desired = DesiredHost { paused, ..desired(&accepted) };
+        memory.accepted = Some(accepted.clone());
+        self.accepted = accepted;
     }
 }
 
@@ -221,8 +260,11 @@ pub(crate) fn desired(accepted: &Accepted) -> DesiredHost {
     let rendered = accepted.entries.iter().filter_map(|(name, kept)| {
         let written = kept.written.iter().map(|path| HostPath::new(path.clone())).collect();
         let formerly = kept.formerly.iter().map(|(path, digests)| (HostPath::new(path.clone()), digests.clone()));
-        let mut entry = DesiredEntry { written, formerly: formerly.collect(), ..render(&kept.entry).ok()? };
+        let saved = kept.past.saved.iter().map(|(path, digests)| (HostPath::new(path.clone()), digests.clone()));
+        let (formerly, saved) = (formerly.collect(), saved.collect());
+        let mut entry = DesiredEntry { written, formerly, saved, ..render(&kept.entry).ok()? };
         for service in &mut entry.services {
+            service.adopted = kept.past.adopted.get(&service.unit).cloned();
             service.doubted = kept.doubted.get(&service.unit).cloned();
         }
         Some((name.clone(), entry))

@@ -3,10 +3,13 @@
 pub mod accept;
 pub mod agent;
 pub mod apply;
+pub mod before_image;
+pub mod checksummed;
 pub mod cluster;
 pub mod converge;
 pub mod desired;
 pub mod drift;
+pub mod environment_file;
 pub mod hardware;
 pub mod health;
 pub mod host;
@@ -27,6 +30,11 @@ pub mod property;
 pub mod render;
 pub mod replace;
 pub mod report;
+pub mod restore;
+mod save;
+pub mod start_settings;
+pub mod takeover;
+pub mod unit_settings;
 pub mod unit_text;
 pub mod verify;
 #[cfg(feature = "host")]

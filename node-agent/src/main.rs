@@ -9,14 +9,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use lamina_crds::TopologyName;
 use lamina_crds::host_state::AgentForm;
 use lamina_node_agent::agent::{PassOutcome, Settings, pass};
 use lamina_node_agent::host::lock::InstanceLock;
 use lamina_node_agent::host::real::RealHost;
 use lamina_node_agent::kube_cluster::{Access, KubeCluster};
 use lamina_node_agent::memory::Memory;
+use lamina_node_agent::restore::{Restored, restore};
 use lamina_node_agent::watch::Watch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
@@ -24,14 +26,16 @@ use tracing_subscriber::EnvFilter;
 
 /// Keeps this host as its HostState asks: systemd slices and services on their CPUs, memory nodes and limits, measured.
 #[derive(Debug, Parser)]
-#[command(name = "lamina-node-agent", version)]
+#[command(name = "lamina-node-agent", version, subcommand_negates_reqs = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where the host's file system is seen.
     #[arg(long, default_value = "/", value_name = "DIRECTORY")]
     host_root: PathBuf,
     /// The host's name, which is the name of its HostState.
-    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
-    node_name: String,
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required = true)]
+    node_name: Option<String>,
     /// How the agent was started.
     #[arg(long, value_enum, default_value_t = Form::Host)]
     form: Form,
@@ -50,6 +54,16 @@ struct Options {
     /// Makes one pass and ends; exits with 0 if everything asked is true, with 2 if not.
     #[arg(long)]
     once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Puts back the unit files that a topology took the place of (`adoption: Replace`), once it is released. Stops
+    /// nothing and starts nothing.
+    Restore {
+        /// The topology's name.
+        topology: TopologyName,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,13 +114,38 @@ fn begin_log(format: LogFormat) {
 }
 
 async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    match &options.command {
+        Some(Command::Restore { topology }) => {
+            let mut host = RealHost::new(&options.host_root, options.bus_address.clone());
+            print_restored(&restore(&mut host, topology).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        None => serve(options).await,
+    }
+}
+
+fn print_restored(restored: &Restored) {
+    let Restored { files, removed, eased } = restored;
+    for path in files {
+        println!("put back  {path}");
+    }
+    for path in removed {
+        println!("removed   {path}");
+    }
+    for unit in eased {
+        println!("set live  {unit}: the limits of its former files");
+    }
+    println!("nothing was stopped; systemctl status shows the former files");
+}
+
+async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     let mut ends = Ends::new()?;
     let mut host = RealHost::new(&options.host_root, options.bus_address.clone());
     let _lock = InstanceLock::take(host.root())?;
     let mut watch = Watch::new(host.root(), host.bus_address().to_owned()).context("listen for events of the host")?;
     let access = options.kubeconfig.clone().map_or(Access::InCluster, Access::Kubeconfig);
-    let mut cluster = KubeCluster::start(access, options.node_name.clone(), options.lease_namespace.clone());
-    let settings = options.settings();
+    let settings = options.settings()?;
+    let mut cluster = KubeCluster::start(access, settings.host.clone(), options.lease_namespace.clone());
     let mut memory = Memory::default();
     info!(host = %settings.host, version = %settings.version, capabilities = %host.own_capabilities(), "agent starts");
     if options.once {
@@ -135,15 +174,15 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 impl Options {
-    fn settings(&self) -> Settings {
-        Settings {
-            host: self.node_name.clone(),
+    fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings {
+            host: self.node_name.clone().context("--node-name is needed")?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             form: match self.form {
                 Form::Pod => AgentForm::Pod,
                 Form::Host => AgentForm::Host,
             },
-        }
+        })
     }
 }
 

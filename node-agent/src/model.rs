@@ -14,6 +14,7 @@ use crate::host_path::{HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::numa::NumaPolicy;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope, Threads};
 use crate::property::{Properties, Property, Value};
+use crate::start_settings::StartSettings;
 use crate::unit_text::tests::{settings, words};
 
 /// The running example as the operator resolves it for the twenty-CPU host.
@@ -92,6 +93,7 @@ pub(crate) struct Loaded {
     pub(crate) numa: Option<NumaPolicy>,
     pub(crate) slice: String,
     pub(crate) digests: Option<TextDigests>,
+    pub(crate) start: StartSettings,
 }
 
 /// A host in memory.
@@ -109,6 +111,10 @@ pub(crate) struct ModelHost {
     pub(crate) missing: BTreeSet<String>,
     pub(crate) users: BTreeSet<String>,
     pub(crate) disk_full: bool,
+    /// Permission bits other than 0644.
+    pub(crate) modes: BTreeMap<HostPath, u32>,
+    /// Files of units that were changed after their processes had started.
+    pub(crate) edited: BTreeMap<UnitName, BTreeSet<String>>,
     /// Every effect, in words.
     pub(crate) log: Vec<String>,
     pub(crate) invocations: u32,
@@ -128,6 +134,8 @@ impl ModelHost {
             missing: BTreeSet::new(),
             users: BTreeSet::from(["orchestrator".to_owned()]),
             disk_full: false,
+            modes: BTreeMap::new(),
+            edited: BTreeMap::new(),
             log: Vec::new(),
             invocations: 0,
         }
@@ -168,6 +176,15 @@ impl ModelHost {
         for (_, key, value) in texts.collect::<Vec<_>>().iter().flat_map(|text| settings(text)) {
             match key.as_str() {
                 "Slice" => loaded.slice = value,
+                "ExecStart" => loaded.start.command = words(&value),
+                "User" => loaded.start.user = value,
+                "WorkingDirectory" => loaded.start.working_directory = value,
+                "Environment" => loaded.start.environment.extend(words(&value)),
+                "EnvironmentFile" => loaded.start.environment_files.push(value),
+                "LimitNOFILE" => {
+                    let limit = value.parse().expect("a number");
+                    loaded.start.limits.insert("LimitNOFILE", (limit, limit));
+                }
                 "NUMAPolicy" => loaded.numa = Some(NumaPolicy { policy: policy(&value), nodes: Default::default() }),
                 "NUMAMask" => {
                     let numa = loaded.numa.as_mut().expect("the policy stands before its mask");
@@ -229,6 +246,8 @@ impl ModelHost {
             seen.main_pid = 1000 + process.invocation;
             seen.invocation = format!("{:032x}", process.invocation);
             seen.started_from.clone_from(&process.started_from);
+            let loaded = self.loaded.get(unit).filter(|loaded| loaded.digests.is_none());
+            seen.past = loaded.filter(|_| process.started_from.is_none()).map(|loaded| self.past(unit, loaded));
             let slice = UnitName::new(process.slice.as_str()).ok().and_then(|slice| self.kernel.get(&slice));
             let all = || self.hardware.cpus.online.clone();
             seen.threads = Threads {
@@ -242,6 +261,16 @@ impl ModelHost {
             seen.result = "exit-code".to_owned();
         }
         seen
+    }
+
+    fn past(&self, unit: &UnitName, loaded: &Loaded) -> StartSettings {
+        let read = |path: &String| Some((path.clone(), self.content(&HostPath::new(path.clone()))?));
+        StartSettings {
+            process: loaded.start.command.clone(),
+            contents: loaded.start.environment_files.iter().filter_map(read).collect(),
+            changed: self.edited.get(unit).cloned().unwrap_or_default(),
+            ..loaded.start.clone()
+        }
     }
 
     fn launch(&mut self, unit: &UnitName) -> JobResult {
@@ -375,6 +404,15 @@ impl Host for ModelHost {
         Ok(())
     }
 
+    async fn mode(&mut self, path: &HostPath) -> Result<u32, HostError> {
+        Ok(self.modes.get(path).copied().unwrap_or(0o644))
+    }
+
+    async fn set_mode(&mut self, path: &HostPath, mode: u32) -> Result<(), HostError> {
+        self.modes.insert(path.clone(), mode);
+        Ok(())
+    }
+
     async fn sync(&mut self, _: &HostPath) -> Result<(), HostError> {
         Ok(())
     }
@@ -384,6 +422,10 @@ impl Host for ModelHost {
             self.log.push(format!("write {to}"));
         }
         let file = self.files.remove(from).expect("the staged file");
+        self.modes.remove(to);
+        if let Some(mode) = self.modes.remove(from).filter(|mode| *mode != 0o644) {
+            self.modes.insert(to.clone(), mode);
+        }
         self.files.insert(to.clone(), file);
         Ok(())
     }

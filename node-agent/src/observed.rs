@@ -9,6 +9,7 @@ use crate::desired::TextDigests;
 use crate::host_path::HostPath;
 use crate::numa::NumaPolicy;
 use crate::property::Properties;
+use crate::start_settings::StartSettings;
 
 /// What to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,8 @@ pub struct ObservedUnit {
     pub loaded_text: Option<TextDigests>,
     /// The digests of the text that the running process was started from.
     pub started_from: Option<TextDigests>,
+    /// What the running process was started with, if it was not started from a text of Lamina's and none is loaded.
+    pub past: Option<StartSettings>,
     /// Its threads, for services only.
     pub threads: Threads,
 }

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::conditions::Reason;
+use lamina_crds::slice_topology::Adoption;
 use lamina_crds::{Hardware, TopologyName, UnitName};
 
 use crate::desired::{DesiredEntry, DesiredHost, DesiredService, DesiredSlice};
 use crate::host_path::{HostPath, UNIT_DIRECTORY};
 use crate::marker::{Mark, mark};
 use crate::observed::{ObservedFile, ObservedHost};
+use crate::takeover::{is_taken, past};
 
 /// What is not to be touched now, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,8 +93,25 @@ fn entry_refusal(
             .keys()
             .find_map(|path| linked_directory(&path.directory(), observed).or_else(|| foreign_kind(path, observed)))
     };
-    absent.or_else(taken).or_else(blocked)
+    absent.or_else(|| has_past(topology, entry, observed)).or_else(taken).or_else(blocked)
 }
+
+/// A host that runs units of these names from somebody else's files is not touched without leave.
+fn has_past(topology: &TopologyName, entry: &DesiredEntry, observed: &ObservedHost) -> Option<Refusal> {
+    let files = match entry.adoption {
+        Adoption::Refuse => past(topology, entry, observed),
+        Adoption::Replace => return None,
+    };
+    let (first, rest) = files.split_first()?;
+    let more = if rest.is_empty() { String::new() } else { format!(", {}", rest.join(", ")) };
+    let verb = if rest.is_empty() { "is" } else { "are" };
+    let message = format!("{first}{more} {verb} there and not Lamina's, nothing of {topology} is touched; {REMEDY}");
+    Some(Refusal::new(Reason::ForeignFile, message))
+}
+
+/// What to do about foreign files.
+const REMEDY: &str =
+    "write spec.adoption: Replace to have them saved and replaced, or remove them, or rename the topology";
 
 /// systemd drops a whole list for one CPU that is not there, and starts the service on every CPU.
 fn not_present(slice: &DesiredSlice, hardware: &Hardware) -> Option<Refusal> {
@@ -145,7 +164,7 @@ fn taken_name(
     let fragment = HostPath::fragment(unit);
     let paths = [fragment.clone(), HostPath::drop_in(unit)];
     let directory = HostPath::drop_in(unit).directory();
-    let foreign = paths.iter().find_map(|path| foreign_file(topology, entry, path, observed));
+    let foreign = paths.iter().find_map(|path| foreign_file(topology, entry, unit, path, observed));
     let foreign = foreign.or_else(|| linked_directory(&directory, observed));
     let link = || foreign_link(unit, observed);
     let ours_on_disk = observed.files.contains_key(&fragment);
@@ -155,17 +174,22 @@ fn taken_name(
 fn foreign_file(
     topology: &TopologyName,
     entry: &DesiredEntry,
+    unit: &UnitName,
     path: &HostPath,
     observed: &ObservedHost,
 ) -> Option<Refusal> {
+    let refused = |why: String| Some(Refusal::new(Reason::ForeignFile, format!("{path} {why}")));
     match observed.files.get(path)? {
-        ObservedFile::Regular { content } => match mark(topology, content) {
-            Mark::Intact | Mark::Damaged => None,
-            Mark::Empty if entry.written.contains(path) => None,
-            Mark::Empty | Mark::Foreign => Some(Refusal::new(
-                Reason::ForeignFile,
-                format!("{path} is there and not Lamina's; remove it, or rename the topology or the unit"),
-            )),
+        ObservedFile::Regular { content } => match (mark(topology, content), entry.adoption) {
+            (Mark::Intact | Mark::Damaged, _) => None,
+            (Mark::Empty, _) if entry.written.contains(path) => None,
+            (Mark::Empty, _) => refused("is empty, which masks a unit, and not Lamina's; remove it".to_owned()),
+            (Mark::Foreign, Adoption::Refuse) => refused(format!("is there and not Lamina's; {REMEDY} or the unit")),
+            (Mark::Foreign, Adoption::Replace) if is_taken(topology, entry, unit, path, observed) => None,
+            (Mark::Foreign, Adoption::Replace) if std::str::from_utf8(content).is_err() => {
+                refused("is no text that could be saved and given back; remove it".to_owned())
+            }
+            (Mark::Foreign, Adoption::Replace) => refused("is not Lamina's and not saved yet".to_owned()),
         },
         ObservedFile::Link { .. } | ObservedFile::Other { .. } => foreign_kind(path, observed),
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lamina_crds::host_state::{
     EntryState, ResolvedEnv, ResolvedEnvFile, ResolvedRestart, ServiceEntry, SliceEntry, digest, digest_of_bytes,
 };
-use lamina_crds::names::NameError;
+use lamina_crds::names::{FileName, NameError};
 use lamina_crds::slice_topology::{MemoryLimits, ResourceLimits, RestartPolicy, TaskLimits};
 use lamina_crds::text::AbsolutePath;
 use lamina_crds::wishes::Migration;
@@ -16,19 +16,22 @@ use crate::host_path::HostPath;
 use crate::marker::sealed;
 use crate::numa::NumaPolicy;
 use crate::property::{Properties, Property, Value};
+use crate::start_settings::{Limits, WantedFile, WantedStart};
 use crate::unit_text::{UnitFile, environment_file};
 
 /// What an entry wants of the host. Fails only if the topology's own slice bears a protected name.
 pub fn render(entry: &TopologyEntry) -> Result<DesiredEntry, NameError> {
-    let TopologyEntry { name, state, revision, generation: _, files: _, slices, services } = entry;
+    let TopologyEntry { name, state, revision, generation: _, adoption, files: _, slices, services } = entry;
     let own = topology_slice(name, UnitName::of_topology(name)?, slices);
     let order = StartOrder::of(slices, services);
     let of_slice = |service: &ServiceEntry| slices.iter().find(|slice| slice.unit == service.slice);
     Ok(DesiredEntry {
         state: *state,
         revision: revision.clone(),
+        adoption: *adoption,
         written: BTreeSet::new(),
         formerly: BTreeMap::new(),
+        saved: BTreeMap::new(),
         files: delivered(entry),
         slices: std::iter::once(own).chain(slices.iter().map(|slice| slice_of(name, slice))).collect(),
         services: services.iter().map(|service| service_of(entry, service, of_slice(service), &order)).collect(),
@@ -174,6 +177,8 @@ fn service_of(
         numa,
         digests,
         doubted: None,
+        start: wanted_start(entry, service),
+        adopted: None,
         start_after,
         on_change: service.on_change,
         needs: needs(service),
@@ -187,6 +192,43 @@ fn needs(service: &ServiceEntry) -> ServiceNeeds {
         executable: program,
         env_files: service.env_files.iter().filter_map(|file| file.path.clone()).collect(),
     }
+}
+
+fn wanted_start(entry: &TopologyEntry, service: &ServiceEntry) -> WantedStart {
+    let (derived, given): (Vec<&ResolvedEnv>, _) = service.env.iter().partition(|variable| variable.derived);
+    let map = |variables: Vec<&ResolvedEnv>| {
+        let pair = |variable: &ResolvedEnv| (variable.name.as_str().to_owned(), variable.value.as_str().to_owned());
+        variables.into_iter().map(pair).collect()
+    };
+    let content = |name: Option<&FileName>| {
+        entry.files.iter().find(|file| Some(&file.name) == name).map(|file| file.content.clone())
+    };
+    let file = |file: &ResolvedEnvFile| {
+        let delivered = content(file.file.as_ref()).map(WantedFile::Content);
+        delivered.or_else(|| file.path.as_ref().map(|path| WantedFile::Path(path.to_string())))
+    };
+    WantedStart {
+        command: service.command.iter().map(|word| word.as_str().to_owned()).collect(),
+        user: service.user.to_string(),
+        working_directory: service.working_directory.as_ref().map(ToString::to_string).unwrap_or_default(),
+        files: service.env_files.iter().filter_map(file).collect(),
+        given: map(given),
+        derived: map(derived),
+        limits: service.rlimits.iter().flat_map(limits).collect(),
+    }
+}
+
+/// Limits by their keys, soft and hard alike.
+fn limits(limits: &ResourceLimits) -> Limits {
+    let ResourceLimits { nofile, nproc, memlock, core } = limits;
+    let bytes = |amount: &Option<Bytes>| amount.map(Bytes::get);
+    let all = [
+        ("LimitNOFILE", *nofile),
+        ("LimitNPROC", *nproc),
+        ("LimitMEMLOCK", bytes(memlock)),
+        ("LimitCORE", bytes(core)),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, (value?, value?)))).collect()
 }
 
 /// A service's fragment, open in the middle for the digests that speak of the rest.

@@ -15,6 +15,7 @@ use crate::observed::ObservedFile;
 use crate::property::{Properties, Property, Value};
 
 mod memory_nodes;
+mod past;
 
 struct World {
     memory: Memory,
@@ -301,6 +302,9 @@ fn cpus_that_are_not_there_hold_the_whole_entry() {
 #[test]
 fn a_foreign_file_is_never_overwritten() {
     let mut world = World::new(example());
+    // On a host on which nothing is Lamina's yet nothing at all would be touched.
+    let ours = crate::marker::sealed(&example().name, "[Service]\n");
+    world.host.put("/etc/systemd/system/orchestrator-router.service", &ours);
     let foreign = "[Service]\nExecStart=/bin/theirs\n";
     world.host.put("/etc/systemd/system/orchestrator-api.service", foreign);
     world.host.put("/etc/systemd/system/orchestrator-fanout.slice", "");

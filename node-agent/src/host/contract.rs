@@ -59,6 +59,9 @@ pub async fn on_the_bus(host: &mut impl Host) -> Vec<Answer> {
         a_loaded_service_shows_its_memory_policy_with_the_nodes_of_its_list,
         a_started_service_shows_what_it_was_started_from,
         an_edit_is_loaded_by_a_reload_and_reaches_the_process_only_at_a_restart,
+        a_process_of_a_foreign_text_shows_what_it_was_started_with,
+        a_foreign_text_that_is_replaced_leaves_its_process_alone_and_tells_no_more_of_it,
+        a_file_keeps_the_mode_that_it_was_given,
         a_program_that_is_missing_fails_the_start,
         a_set_property_is_seen_and_leaves_one_file,
         a_drop_in_that_sorts_last_outranks_a_set_property_after_a_reload,
@@ -241,6 +244,64 @@ async fn an_edit_is_loaded_by_a_reload_and_reaches_the_process_only_at_a_restart
     let restarted = unit(host, &service()).await?;
     holds("the process is a new one", restarted.invocation != before.invocation, &restarted)?;
     holds("it is from the new text", restarted.started_from == Some(digests("2")), &restarted)
+}
+
+/// A service as somebody writes it who knows nothing of Lamina.
+async fn install_foreign(host: &mut impl Host) -> Result<(), Broken> {
+    let text = format!(
+        "[Service]\nType=simple\nSlice={}\nUser=root\nExecStart=/bin/sleep \"1000\"\nEnvironment=A=1 \"B=x y\"\nLimitNOFILE=4096\n",
+        slice()
+    );
+    write(host, &HostPath::fragment(&slice()), "[Unit]\nDescription=by hand\n").await?;
+    write(host, &HostPath::fragment(&service()), &text).await?;
+    host.reload().await?;
+    host.start(&service()).await?;
+    Ok(())
+}
+
+async fn a_process_of_a_foreign_text_shows_what_it_was_started_with(host: &mut impl Host) -> Result<(), Broken> {
+    install_foreign(host).await?;
+    let seen = unit(host, &service()).await?;
+    holds("it has no digests", seen.loaded_text.is_none() && seen.started_from.is_none(), &seen)?;
+    let past = seen.past.clone().unwrap_or_default();
+    let command = ["/bin/sleep", "1000"];
+    holds("its command is seen, as loaded and as it runs", past.command == command && past.process == command, &past)?;
+    holds("its user is seen", past.user == "root" && past.group.is_empty(), &past)?;
+    let environment: BTreeSet<&str> = past.environment.iter().map(String::as_str).collect();
+    holds("its variables are seen", environment == BTreeSet::from(["A=1", "B=x y"]), &past)?;
+    holds("its limits are seen", past.limits.get("LimitNOFILE") == Some(&(4096, 4096)), &past)?;
+    holds("nothing else is set", past.further.is_empty(), &past)?;
+    holds("no file was changed since its start", past.changed.is_empty(), &past)?;
+    let path = HostPath::fragment(&service());
+    let text = host.read(&path).await?.unwrap_or_default();
+    write(host, &path, &String::from_utf8_lossy(&text)).await?;
+    host.reload().await?;
+    let changed = unit(host, &service()).await?.past.unwrap_or_default().changed;
+    holds("a file that was written since is seen as changed", changed == BTreeSet::from([path.to_string()]), &changed)
+}
+
+async fn a_foreign_text_that_is_replaced_leaves_its_process_alone_and_tells_no_more_of_it(
+    host: &mut impl Host,
+) -> Result<(), Broken> {
+    install_foreign(host).await?;
+    let before = unit(host, &service()).await?;
+    install(host, "1").await?;
+    host.reload().await?;
+    let after = unit(host, &service()).await?;
+    let is_same = after.invocation == before.invocation && after.main_pid == before.main_pid;
+    holds("the process is the same", is_same && after.active_state == "active", &after)?;
+    holds("the new text is loaded", after.loaded_text == Some(digests("1")), &after)?;
+    holds("nobody tells what it was started from", after.started_from.is_none() && after.past.is_none(), &after)
+}
+
+async fn a_file_keeps_the_mode_that_it_was_given(host: &mut impl Host) -> Result<(), Broken> {
+    let path = HostPath::fragment(&slice());
+    write(host, &path, "[Slice]\n").await?;
+    let plain = host.mode(&path).await?;
+    holds("a new file has mode 0644", plain == 0o644, &plain)?;
+    host.set_mode(&path, 0o600).await?;
+    let set = host.mode(&path).await?;
+    holds("the mode that was set is read", set == 0o600, &set)
 }
 
 async fn a_program_that_is_missing_fails_the_start(host: &mut impl Host) -> Result<(), Broken> {

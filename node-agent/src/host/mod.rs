@@ -18,6 +18,8 @@ pub mod real;
 pub mod root;
 pub mod search_path;
 #[cfg(feature = "host")]
+pub mod start_properties;
+#[cfg(feature = "host")]
 pub mod systemd;
 #[cfg(feature = "host")]
 pub mod unit_dir;
@@ -47,6 +49,12 @@ pub trait Host {
 
     /// Writes a file anew (mode 0644, root), replacing one of that name; durable only after [`Host::sync`].
     async fn write(&mut self, path: &HostPath, content: &[u8]) -> Result<(), HostError>;
+
+    /// Reads a file's permission bits.
+    async fn mode(&mut self, path: &HostPath) -> Result<u32, HostError>;
+
+    /// Sets a file's permission bits.
+    async fn set_mode(&mut self, path: &HostPath, mode: u32) -> Result<(), HostError>;
 
     /// Makes a file's content, or a directory's names, durable: fsync(2).
     async fn sync(&mut self, path: &HostPath) -> Result<(), HostError>;

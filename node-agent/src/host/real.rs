@@ -15,7 +15,7 @@ use crate::host::preflight::{self, Access};
 use crate::host::root::Root;
 use crate::host::search_path::{Concern, UNIT_DIRECTORIES, WANTS, concern};
 use crate::host::systemd::Systemd;
-use crate::host::{Host, HostError, JobResult, cgroups, log_fields, processes, unit_dir};
+use crate::host::{Host, HostError, JobResult, cgroups, log_fields, processes, start_properties, unit_dir};
 use crate::host_path::{FILES, HostPath};
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope};
 use crate::property::Properties;
@@ -75,7 +75,10 @@ impl RealHost {
         units.extend(self.systemd.loaded(&scope.topologies).await?);
         let units = self.systemd.units(&units).await?;
         let mount = at("/proc/self/mounts", "read", cgroups::mount(&self.root))?;
-        let units = at("/sys/fs/cgroup", "read", measured(&self.root, mount.as_deref(), units))?;
+        let mut units = at("/sys/fs/cgroup", "read", measured(&self.root, mount.as_deref(), units))?;
+        let asked: Vec<&str> = scope.env_files.iter().map(|(path, _)| path.as_str()).collect();
+        let limits = &state.default_limits;
+        at("/etc/systemd/system", "read", start_properties::complete_all(&self.root, &mut units, &asked, limits))?;
         let controllers = at("/sys/fs/cgroup", "read", cgroups::controllers(&self.root, mount.as_deref()))?;
         let boot =
             at("/proc/sys/kernel/random/boot_id", "read", self.root.read_kernel("/proc/sys/kernel/random/boot_id"))?;
@@ -127,6 +130,14 @@ impl Host for RealHost {
 
     async fn write(&mut self, path: &HostPath, content: &[u8]) -> Result<(), HostError> {
         timed("write", path, async { on(path, "write", unit_dir::write(&self.root, path, content)) }).await
+    }
+
+    async fn mode(&mut self, path: &HostPath) -> Result<u32, HostError> {
+        on(path, "read the mode of", unit_dir::mode(&self.root, path))
+    }
+
+    async fn set_mode(&mut self, path: &HostPath, mode: u32) -> Result<(), HostError> {
+        on(path, "set the mode of", unit_dir::set_mode(&self.root, path, mode))
     }
 
     async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {

@@ -8,9 +8,10 @@ use tokio::sync::broadcast;
 use zbus::{Message, OwnedObjectPath, Variant};
 
 use crate::host::bus::{Bus, Call, EndedJob, ListedUnit, MANAGER, MANAGER_PATH, PropertyMap, body, unit_path};
-use crate::host::{HostError, JobResult, unit_properties};
+use crate::host::{HostError, JobResult, start_properties, unit_properties};
 use crate::observed::ObservedUnit;
 use crate::property::Properties;
+use crate::start_settings::Limits;
 
 /// How long a job may take: systemd's own limits for starting and stopping (90 s each by default) end it before.
 const JOB: Duration = Duration::from_secs(300);
@@ -27,6 +28,8 @@ pub struct ManagerState {
     pub version: u32,
     /// `SystemState`.
     pub system_state: String,
+    /// Resource limits of services that ask for none.
+    pub default_limits: Limits,
 }
 
 impl Systemd {
@@ -55,6 +58,7 @@ impl Systemd {
             let digits: String = version.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
             state.version = digits.parse().unwrap_or_default();
             state.system_state = unit_properties::text(&properties, "SystemState");
+            state.default_limits = start_properties::limits(&properties, "Default");
         }
         Ok(state)
     }

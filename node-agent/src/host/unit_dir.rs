@@ -180,6 +180,39 @@ pub fn write(root: &Root, path: &HostPath, content: &[u8]) -> io::Result<()> {
     File::from(file).write_all(content)
 }
 
+/// The permission bits of a regular file.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn mode(root: &Root, path: &HostPath) -> io::Result<u32> {
+    let stat = rustix::fs::fstat(root.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?)?;
+    Ok(Mode::from_raw_mode(stat.st_mode).bits() & 0o7777)
+}
+
+/// Sets the permission bits of a regular file.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn set_mode(root: &Root, path: &HostPath, mode: u32) -> io::Result<()> {
+    let file = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
+}
+
+/// When a file was last changed in any way, in microseconds since 1970; `None` if it is not there.
+///
+/// # Errors
+/// Whatever the file system says otherwise.
+pub fn changed_at(root: &Root, path: &HostPath) -> io::Result<Option<u64>> {
+    let file = match root.open(path, OFlags::PATH) {
+        Ok(file) => file,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let stat = rustix::fs::fstat(file)?;
+    let microseconds = i128::from(stat.st_ctime) * 1_000_000 + i128::from(stat.st_ctime_nsec) / 1000;
+    Ok(u64::try_from(microseconds).ok())
+}
+
 /// Makes a file's content or a directory's names durable.
 ///
 /// # Errors

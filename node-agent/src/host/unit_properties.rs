@@ -4,7 +4,7 @@
 use zbus::Variant;
 
 use crate::host::bus::PropertyMap;
-use crate::host::log_fields;
+use crate::host::{log_fields, start_properties};
 use crate::numa::NumaPolicy;
 use crate::observed::ObservedUnit;
 use crate::property::{Properties, Property, Value};
@@ -12,6 +12,7 @@ use lamina_crds::{CpuSet, NodeSet};
 
 /// What systemd says about a unit; the cgroup and the processes are not looked at here.
 pub fn read(properties: &PropertyMap<'_>) -> ObservedUnit {
+    let loaded_text = loaded_text(properties);
     ObservedUnit {
         load_state: text(properties, "LoadState"),
         active_state: text(properties, "ActiveState"),
@@ -33,7 +34,8 @@ pub fn read(properties: &PropertyMap<'_>) -> ObservedUnit {
         active_since: number(properties, "ActiveEnterTimestampMonotonic").unwrap_or_default(),
         loaded: loaded(properties),
         numa: numa(properties),
-        loaded_text: loaded_text(properties),
+        past: if loaded_text.is_none() { start_properties::read(properties) } else { None },
+        loaded_text,
         ..ObservedUnit::default()
     }
 }
@@ -46,7 +48,8 @@ pub fn text(properties: &PropertyMap<'_>, name: &str) -> String {
     }
 }
 
-fn texts(properties: &PropertyMap<'_>, name: &str) -> Vec<String> {
+/// One property that is a list of texts.
+pub fn texts(properties: &PropertyMap<'_>, name: &str) -> Vec<String> {
     let Some(Variant::Array(array)) = properties.get(name) else { return Vec::new() };
     let text = |item: &Variant<'_>| match item {
         Variant::Str(text) => Some(text.as_str().to_owned()),
@@ -55,7 +58,8 @@ fn texts(properties: &PropertyMap<'_>, name: &str) -> Vec<String> {
     array.inner().iter().filter_map(text).collect()
 }
 
-fn number(properties: &PropertyMap<'_>, name: &str) -> Option<u64> {
+/// One property that is a number of 64 bits.
+pub fn number(properties: &PropertyMap<'_>, name: &str) -> Option<u64> {
     match properties.get(name) {
         Some(Variant::U64(number)) => Some(*number),
         _ => None,
@@ -69,7 +73,8 @@ fn number32(properties: &PropertyMap<'_>, name: &str) -> u32 {
     }
 }
 
-fn bytes(value: &Variant<'_>) -> Option<Vec<u8>> {
+/// A list of bytes.
+pub fn bytes(value: &Variant<'_>) -> Option<Vec<u8>> {
     let Variant::Array(array) = value else { return None };
     let byte = |item: &Variant<'_>| match item {
         Variant::U8(byte) => Some(*byte),

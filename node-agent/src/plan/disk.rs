@@ -14,6 +14,7 @@ use crate::marker::is_intact;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
 use crate::preflight::Held;
 use crate::property::Property;
+use crate::takeover::{adopted_process, taken_drop_ins};
 
 /// What must be written, in an order in which a power cut at any point leaves nothing unpinned at the next boot: files,
 /// then slices, then services, then the links that start services at boot.
@@ -58,6 +59,10 @@ impl Group {
         for (path, content) in files {
             let step = write(entry.observed, Some(unit), &path, content);
             self.add(&path, step.map(|step| step.after(slice.cloned())));
+        }
+        for path in taken_drop_ins(entry.entry, unit, entry.observed) {
+            let step = Step::new(Class::Reload, Effect::Remove { path: path.clone() }).of(unit);
+            self.add(path, Some(step.because(taken_finding(path))));
         }
     }
 }
@@ -112,6 +117,11 @@ fn write(observed: &ObservedHost, unit: Option<&UnitName>, path: &HostPath, cont
         Some(unit) => step.of(unit),
         None => step,
     })
+}
+
+fn taken_finding(path: &HostPath) -> Finding {
+    let wanted = "nothing: it contradicts Lamina's text, and is saved".to_owned();
+    Finding { found: "a foreign drop-in".to_owned(), wanted, ..file_finding(path, Hand::Edited) }
 }
 
 fn file_finding(path: &HostPath, hand: Hand) -> Finding {
@@ -176,7 +186,8 @@ impl Entry<'_> {
             let mut reads = wrong.iter().filter(|path| service.text.fragment.contains(path.as_str()));
             let is_current = seen.started_from.as_ref() == Some(&service.digests);
             let is_in_doubt = reads.any(|path| is_current || self.is_strange(path));
-            let is_unseen = self.held.unknown.contains(&service.unit);
+            // A process that was started from foreign text never read Lamina's files.
+            let is_unseen = self.held.unknown.contains(&service.unit) && adopted_process(service, seen).is_none();
             (is_unseen && is_in_doubt && self.is_free(&service.unit)).then_some((service, seen))
         })
     }

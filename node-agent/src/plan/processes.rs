@@ -6,6 +6,7 @@ use lamina_crds::slice_topology::OnChange;
 use super::{Class, Effect, Entry, Finding, Hand, Step};
 use crate::desired::{DesiredService, DesiredSlice};
 use crate::observed::ObservedUnit;
+use crate::takeover::{Runs, adopted_process};
 
 /// Slices first, then services in their order. What is already on its way is left to systemd.
 pub(super) fn steps(entry: &Entry<'_>) -> Vec<Step> {
@@ -90,7 +91,7 @@ fn out_of_date(service: &DesiredService, seen: &ObservedUnit) -> Option<Finding>
     };
     let from = seen.started_from.as_ref().map(|digests| digests.start.clone());
     if from.as_ref() != Some(&service.digests.start) {
-        let found = from.unwrap_or_else(|| "an unknown text".to_owned());
+        let found = from.unwrap_or_else(|| unknown_text(service, seen));
         return Some(finding("started text", found, service.digests.start.clone(), Hand::Unknown));
     }
     if service.doubted.as_ref() == Some(&seen.invocation) {
@@ -104,6 +105,13 @@ fn out_of_date(service: &DesiredService, seen: &ObservedUnit) -> Option<Finding>
         let found = format!("{} processes outside its cgroup", seen.threads.strayed);
         finding("cgroup", found, service.slice.to_string(), Hand::Moved)
     })
+}
+
+fn unknown_text(service: &DesiredService, seen: &ObservedUnit) -> String {
+    match adopted_process(service, seen).map(|adopted| &adopted.runs) {
+        Some(Runs::Otherwise(differences)) => format!("of its former file ({})", differences.join(", ")),
+        Some(Runs::AsAsked | Runs::Waiting(_)) | None => "an unknown text".to_owned(),
+    }
 }
 
 /// Whether the unit's cgroup is the one that its slice gives it.

@@ -73,7 +73,9 @@ fn a_mask_counts_as_long_as_it_stands_on_disk() {
 
 #[test]
 fn a_slice_that_is_taken_holds_its_services() {
-    let desired = desired();
+    let mut desired = desired();
+    let entry = desired.entries.values_mut().next().expect("the entry");
+    entry.written.insert(HostPath::fragment(&unit("control.slice")));
     let mut observed = bare(&desired);
     let file = ObservedFile::Regular { content: b"[Slice]\n".to_vec() };
     observed.files.insert(HostPath::fragment(&unit("runner.slice")), file);
