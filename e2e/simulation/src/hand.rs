@@ -64,6 +64,8 @@ pub enum Hand {
     FreeDisk,
     /// The delivered file of this path is edited.
     EditFile(String),
+    /// A script installs hand-written units of topology `app` and starts them.
+    InstallPast,
 }
 
 impl Hand {
@@ -133,6 +135,7 @@ impl Hand {
             }
             Self::FillDisk => host.disk.is_full = true,
             Self::FreeDisk => host.disk.is_full = false,
+            Self::InstallPast => crate::past::install(host),
             Self::EditFile(path) => {
                 host.witness.is_file_in_doubt = true;
                 append(host, path, "BY=hand\n");

@@ -9,6 +9,7 @@ pub mod hand;
 pub mod history;
 pub mod host;
 pub mod operators;
+pub mod past;
 pub mod random;
 pub mod scenario;
 pub mod search;

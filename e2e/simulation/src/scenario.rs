@@ -37,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
     scenarios.extend(worlds());
     scenarios.extend(leaders());
     scenarios.extend(troubles());
+    scenarios.extend(pasts());
     scenarios
 }
 
@@ -135,6 +136,48 @@ fn users() -> Vec<Scenario> {
                 Step::Apply("app", app.clone()),
                 Step::Settle,
             ]),
+        ),
+    ]
+}
+
+/// Hosts on which the units run before Lamina comes.
+fn pasts() -> Vec<Scenario> {
+    let past = || Step::Hand(HOST.to_owned(), Hand::InstallPast);
+    let app = Wish::app();
+    let replacing = Wish { replaces: true, ..app.clone() };
+    let mut changed = replacing.clone();
+    service(&mut changed, "router").argument = 2;
+    vec![
+        scenario(
+            "a host with a past is left alone until there is leave",
+            vec![
+                past(),
+                Step::Apply("app", app),
+                Step::Round,
+                Step::Round,
+                Step::Round,
+                Step::Apply("app", replacing.clone()),
+                Step::Settle,
+            ],
+        ),
+        scenario(
+            "a host with a past is taken over, changed and released",
+            vec![
+                past(),
+                Step::Apply("app", replacing.clone()),
+                Step::Settle,
+                Step::Apply("app", changed.clone()),
+                Step::Settle,
+                Step::Delete("app"),
+                Step::Settle,
+                Step::Apply("app", changed.clone()),
+                Step::Settle,
+            ],
+        ),
+        scenario("only what differs from the past restarts", vec![past(), Step::Apply("app", changed), Step::Settle]),
+        scenario(
+            "units that somebody installs over Lamina's are taken over again",
+            vec![Step::Apply("app", replacing), Step::Settle, past(), Step::Settle],
         ),
     ]
 }

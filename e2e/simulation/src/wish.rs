@@ -18,6 +18,8 @@ pub struct Wish {
     pub file: u32,
     /// Whether deletion removes everything.
     pub removes: bool,
+    /// Whether files that others wrote for its units may be replaced.
+    pub replaces: bool,
     /// The role of the hosts it selects.
     pub role: &'static str,
 }
@@ -78,6 +80,7 @@ impl Wish {
             ]),
             file: 1,
             removes: false,
+            replaces: false,
             role: "app",
         }
     }
@@ -98,12 +101,13 @@ impl Wish {
 
     /// The object's spec as its user writes it.
     pub fn json(&self) -> Value {
-        let Self { slices, services, file, removes, role } = self;
+        let Self { slices, services, file, removes, replaces, role } = self;
         let slices: Vec<Value> = slices.iter().map(|(name, slice)| slice.json(name)).collect();
         let services: Vec<Value> = services.iter().map(|(name, service)| service.json(name)).collect();
         json!({
             "hostSelector": { "matchLabels": { "role": role } },
             "deletionPolicy": if *removes { "Remove" } else { "Retain" },
+            "adoption": if *replaces { "Replace" } else { "Refuse" },
             "files": [{ "name": "app.env", "content": format!("VERSION={file}\n") }],
             "serviceDefaults": { "user": "app" },
             "slices": slices,

@@ -7,8 +7,10 @@ use std::fmt;
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::{EntryState, ServiceEntry, SliceEntry};
 use lamina_crds::rules::entry_faults;
+use lamina_crds::slice_topology::Adoption;
 use lamina_crds::{CpuSet, Term, TopologyEntry, TopologyName, UnitKind, UnitName};
 use lamina_node_agent::accept::{Accepted, Recalled, copies, recall};
+use lamina_node_agent::before_image;
 use lamina_node_agent::cluster::RawHostState;
 use lamina_node_agent::host_path::{DROP_IN, HostPath, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
 use lamina_node_agent::property::Property;
@@ -168,13 +170,33 @@ impl Witness {
         if attempt == "sync" {
             return verdicts;
         }
-        if host.foreign.contains_key(path) {
+        if host.foreign.contains_key(path) && !self.may_replace(host, path) {
             verdicts.push(format!("{attempt} {path}: it is somebody else's"));
         }
-        if !self.is_ours(path) {
+        if !self.is_ours(path) && !self.may_replace(host, path) {
             verdicts.push(format!("{attempt} {path}: not a place for Lamina's files"));
         }
         verdicts
+    }
+
+    /// Whether what others wrote at a path may be replaced: its topology gives leave, and it is saved as it stands.
+    fn may_replace(&self, host: &SimulatedHost, path: &str) -> bool {
+        let unit = HostPath::new(path).unit();
+        let entry = self.wanted.values().find(|entry| unit.as_ref().is_some_and(|unit| unit.belongs_to(&entry.name)));
+        let Some(entry) = entry.filter(|entry| entry.adoption == Adoption::Replace) else { return false };
+        let found = host.disk.read(path);
+        let is_theirs = found.as_deref() == host.foreign.get(path).map(Vec::as_slice);
+        host.foreign.contains_key(path) && (!is_theirs || is_saved(host, &entry.name, path))
+    }
+
+    /// Whether what is gone of somebody else's may be gone: there was leave, and it can be given back.
+    pub fn can_be_given_back(&self, host: &SimulatedHost, path: &str) -> bool {
+        let unit = HostPath::new(path).unit();
+        let leave = |entry: &&TopologyEntry| {
+            let is_its = unit.as_ref().is_some_and(|unit| unit.belongs_to(&entry.name));
+            is_its && entry.adoption == Adoption::Replace && is_saved(host, &entry.name, path)
+        };
+        self.wanted.values().any(|entry| leave(&entry))
     }
 
     /// Whether a path is one that the agent may use.
@@ -296,6 +318,14 @@ impl Witness {
         let differ = marks.map(|marks| &marks.start) != process.started_from.as_ref().map(|marks| &marks.start);
         (has_changed && differ).then(|| "it was started while it changed".to_owned())
     }
+}
+
+/// Whether what others wrote at a path stands in the topology's before-image.
+pub fn is_saved(host: &SimulatedHost, topology: &TopologyName, path: &str) -> bool {
+    let content = host.disk.read(before_image::path_of(topology).as_str());
+    let before_image::Recalled::Image(image) = before_image::recall(topology, content.as_deref()) else { return false };
+    let versions = image.files.get(path).map(Vec::as_slice).unwrap_or_default();
+    host.foreign.get(path).is_some_and(|theirs| versions.iter().any(|file| file.content.as_bytes() == theirs))
 }
 
 /// What the agent has stored on its disk.

@@ -84,6 +84,11 @@ impl Disk {
         }
     }
 
+    /// The time on the disk's own clock.
+    pub fn now(&self) -> u64 {
+        self.clock
+    }
+
     /// When the file at the path was last written, in ticks of the disk's own clock; 0 for anything else.
     pub fn changed(&self, path: &str) -> u64 {
         match self.names.get(path) {

@@ -127,7 +127,9 @@ impl Systemd {
         let home = format!("{}/{name}", slice.as_ref().map_or_else(|| "/system.slice".to_owned(), slice_path));
         let started_from = unit.loaded.digests.clone();
         unit.home = Some(home.clone());
-        unit.process = Some(Process { pid, program, env_contents, started_from, cgroup: home.clone(), stuck_on: None });
+        let (cgroup, started_at) = (home.clone(), grounds.disk.now());
+        let process = Process { pid, program, env_contents, started_at, started_from, cgroup, stuck_on: None };
+        unit.process = Some(process);
         grounds.cgroups.make(&home);
         self.realize(grounds, name);
         if grounds.installed.crashing.contains(self.units[name].loaded.program.command.first().map_or("", |c| c)) {

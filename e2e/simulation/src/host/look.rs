@@ -6,6 +6,7 @@ use lamina_crds::{CpuSet, UnitKind, UnitName};
 use lamina_node_agent::host_path::HostPath;
 use lamina_node_agent::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope, Threads};
 use lamina_node_agent::property::{Properties, Property, Value};
+use lamina_node_agent::start_settings::{LIMIT_KEYS, StartSettings};
 
 use super::SimulatedHost;
 use super::disk::Entry;
@@ -69,13 +70,45 @@ impl SimulatedHost {
             self.systemd.know(&self.disk, name);
         }
         let units = names.into_iter().filter_map(|name| {
-            let unit = self.unit(&name, self.systemd.units.get(&name)?);
+            let unit = self.unit(&name, self.systemd.units.get(&name)?, scope);
             Some((name, unit))
         });
         units.collect()
     }
 
-    fn unit(&self, name: &UnitName, unit: &Unit) -> ObservedUnit {
+    /// What a process was started with, where no text of ours is loaded and it runs none: settings as loaded, arguments as
+    /// the process has them.
+    fn past(&self, unit: &Unit, process: &Process, scope: &Scope) -> Option<StartSettings> {
+        if unit.loaded.digests.is_some() || process.started_from.is_some() {
+            return None;
+        }
+        let program = &unit.loaded.program;
+        let asked = scope.env_files.iter().map(|(path, _)| path.to_string());
+        let readable = |path: String| {
+            let content = self.disk.read(&path)?;
+            Some((path, String::from_utf8_lossy(&content).into_owned()))
+        };
+        let own = unit.loaded.fragment.iter().chain(&unit.loaded.drop_ins).chain(&program.env_files);
+        let limit = |key: &'static str| {
+            let amount = program.limits.get(key)?.parse().ok()?;
+            Some((key, (amount, amount)))
+        };
+        Some(StartSettings {
+            command: program.command.clone(),
+            process: process.program.command.clone(),
+            user: program.user.clone(),
+            working_directory: program.working_directory.clone(),
+            environment: program.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            environment_files: program.env_files.clone(),
+            contents: program.env_files.iter().cloned().chain(asked).filter_map(readable).collect(),
+            limits: LIMIT_KEYS.into_iter().filter_map(limit).collect(),
+            started_at: process.started_at,
+            changed: own.filter(|path| self.disk.changed(path) > process.started_at).cloned().collect(),
+            ..StartSettings::default()
+        })
+    }
+
+    fn unit(&self, name: &UnitName, unit: &Unit, scope: &Scope) -> ObservedUnit {
         let path = self.systemd.cgroup_of(name);
         let group = self.cgroups.values(&path);
         let is_service = name.kind() == UnitKind::Service;
@@ -113,6 +146,7 @@ impl SimulatedHost {
             effective_memory_nodes: group.map(|_| self.cgroups.effective_nodes(&self.machine, &path)),
             loaded_text: unit.loaded.digests.clone(),
             started_from: process.and_then(|process| process.started_from.clone()),
+            past: process.and_then(|process| self.past(unit, process, scope)),
             threads: process.map(|process| self.threads(process, &path)).unwrap_or_default(),
         }
     }

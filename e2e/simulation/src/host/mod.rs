@@ -44,6 +44,8 @@ pub struct SimulatedHost {
     pub installed: Installed,
     /// Files of other people with their content: nobody of ours may touch them.
     pub foreign: BTreeMap<String, Vec<u8>>,
+    /// Permission bits of files, other than 0644.
+    pub modes: BTreeMap<String, u32>,
     /// Sees what the agent does.
     pub witness: Witness,
     /// Counts effects and lets accidents happen.
@@ -84,6 +86,7 @@ impl SimulatedHost {
             machine: Machine { online: present.clone(), present, nodes: kind.nodes.clone() },
             installed: Installed { users: BTreeSet::from(["app".to_owned()]), ..Installed::default() },
             foreign: BTreeMap::new(),
+            modes: BTreeMap::new(),
             witness: Witness::default(),
             fuse,
             story,
@@ -259,6 +262,18 @@ impl Host for SimulatedHost {
 
     async fn write(&mut self, path: &HostPath, content: &[u8]) -> Result<(), HostError> {
         self.file_effect("write", path, |host| host.disk.write(path.as_str(), content)).await
+    }
+
+    async fn mode(&mut self, path: &HostPath) -> Result<u32, HostError> {
+        Ok(self.modes.get(path.as_str()).copied().unwrap_or(0o644))
+    }
+
+    async fn set_mode(&mut self, path: &HostPath, mode: u32) -> Result<(), HostError> {
+        self.file_effect("set the mode of", path, |host| {
+            host.modes.insert(path.as_str().to_owned(), mode);
+            Ok(())
+        })
+        .await
     }
 
     async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {

@@ -81,6 +81,8 @@ pub struct Process {
     pub program: Rc<Program>,
     /// What stood in its environment files when it was started.
     pub env_contents: Vec<Rc<[u8]>>,
+    /// When it was started, in ticks of the disk's clock.
+    pub started_at: u64,
     /// The digests of the text it was started from.
     pub started_from: Option<TextDigests>,
     /// The cgroup it sits in.
