@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lamina_crds::{CpuSet, TopologyName};
 
 /// Looks at machines and says where slices go, with the operator's own decisions and without a cluster.
 #[derive(Debug, Parser)]
@@ -34,6 +35,9 @@ pub enum Verb {
     Place(PlaceArguments),
     /// Draws a machine, with every CPU in the colour and letter of its slice.
     Map(MapArguments),
+    /// Turns hand-written unit files into a SliceTopology, and tells what in them never had an effect.
+    #[command(after_help = "Exit codes: 0 the topology can be applied, 1 error or something is missing in it.")]
+    Import(ImportArguments),
 }
 
 const PLACE_HELP: &str = r#"A line: {"machine": MACHINE, "requests": [SLICE, ...], "running": {"NAME": "CPUS"}, "id": ANYTHING}
@@ -131,6 +135,32 @@ pub struct MapArguments {
     /// The form of the answer; json and yaml list every CPU's use instead of drawing it.
     #[arg(short, long, value_enum, default_value_t, conflicts_with = "svg")]
     pub output: Format,
+}
+
+/// What `import` is told.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// The directory with .slice and .service files, and NAME.d directories of drop-ins.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The topology's name; without it, what all units begin with.
+    #[arg(long)]
+    pub name: Option<TopologyName>,
+    /// CPUs of a slice, in place of those its files name, such as control=0-7.
+    #[arg(long = "cpus", value_name = "SLICE=LIST", value_parser = cpus_of_slice)]
+    pub cpus: Vec<(String, CpuSet)>,
+    /// Write adoption: Replace, so that the topology takes the place of these files where they are installed.
+    #[arg(long)]
+    pub replace: bool,
+    /// table: the topology on standard output, what is to be known of it on standard error; json and yaml: both together.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+fn cpus_of_slice(text: &str) -> Result<(String, CpuSet), String> {
+    let (slice, list) = text.split_once('=').ok_or("write SLICE=LIST, such as control=0-7")?;
+    let cpus = list.parse().map_err(|error| format!("{list}: {error}"))?;
+    Ok((slice.to_owned(), cpus))
 }
 
 /// The surroundings of an SVG drawing.

@@ -13,13 +13,15 @@ use lamina_crds::{Hardware, TopologyEntry, TopologyName, UnitName};
 use serde::Serialize;
 
 use crate::arguments::{
-    Arguments, Format, HardwareArguments, MapArguments, PlaceArguments, PlanArguments, ThemeChoice, Verb,
+    Arguments, Format, HardwareArguments, ImportArguments, MapArguments, PlaceArguments, PlanArguments, ThemeChoice,
+    Verb,
 };
 use crate::document::{Host, bare_entry, bare_slice};
 use crate::drawing::{self, Colour, DrawnSlice, Subject, Theme};
+use crate::import::{self, Wishes};
 use crate::plan::{Change, Entries, HostPlan, Plan, current_of, own_name, plan};
 use crate::terminal::{Reader, print};
-use crate::{inventory, jsonl, plan_table, source, table, terminal};
+use crate::{import_table, inventory, jsonl, plan_table, source, table, terminal};
 
 /// The widest SVG drawing in pixels, unless somebody says otherwise.
 const DRAWING_WIDTH: usize = 1280;
@@ -47,6 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Verb::Plan(arguments) => plan_hosts(arguments, colour),
         Verb::Place(arguments) => place(arguments),
         Verb::Map(arguments) => map(arguments, colour),
+        Verb::Import(arguments) => import(arguments),
     }
 }
 
@@ -243,6 +246,23 @@ fn drawn(entries: &Entries) -> Vec<DrawnSlice> {
         memory_nodes: slice.memory_nodes.clone(),
     };
     entries.values().flat_map(|entry| entry.slices.iter().map(move |slice| (entry, slice))).map(drawn).collect()
+}
+
+fn import(arguments: &ImportArguments) -> Result<Outcome> {
+    let ImportArguments { directory, name, cpus, replace, output } = arguments;
+    let files = source::unit_files(directory)?;
+    let wishes = Wishes { name: name.clone(), cpus: cpus.iter().cloned().collect(), replace: *replace };
+    let made = import::import(&files, &wishes).map_err(anyhow::Error::msg);
+    let made = made.with_context(|| format!("import {}", directory.display()))?;
+    let text = match output {
+        Format::Table => formatted(Format::Yaml, &made.topology)?,
+        format => formatted(*format, &made)?,
+    };
+    if *output == Format::Table {
+        eprint!("{}", import_table::told(&made));
+    }
+    print(&text).context("write the topology")?;
+    Ok(if made.faults.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }
 
 fn theme_of(theme: ThemeChoice) -> Theme {

@@ -6,6 +6,8 @@ pub mod arguments;
 pub mod commands;
 pub mod document;
 pub mod drawing;
+pub mod import;
+pub mod import_table;
 pub mod inventory;
 pub mod jsonl;
 pub mod plan;

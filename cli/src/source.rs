@@ -2,8 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads the files that users name")]
 
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lamina_crds::Hardware;
@@ -72,6 +73,35 @@ pub fn topologies(paths: &[impl AsRef<Path>]) -> Result<Vec<Topology>> {
         }
     }
     Ok(topologies)
+}
+
+/// The unit files in a directory and the drop-ins in the directories in it, by their paths below it.
+///
+/// # Errors
+/// Names what cannot be read.
+pub fn unit_files(directory: &Path) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for (name, path) in entries(directory)? {
+        if path.is_file() {
+            files.insert(name, text(&path)?);
+        } else if name.ends_with(".d") {
+            let inside = entries(&path)?.into_iter().filter(|(_, path)| path.is_file());
+            for (drop_in, path) in inside {
+                files.insert(format!("{name}/{drop_in}"), text(&path)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let named = || format!("read {}", directory.display());
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(named)? {
+        let entry = entry.with_context(named)?;
+        entries.extend(entry.file_name().into_string().ok().map(|name| (name, entry.path())));
+    }
+    Ok(entries)
 }
 
 fn tree(root: &Path) -> Result<Host> {
