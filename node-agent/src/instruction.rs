@@ -208,7 +208,7 @@ fn state(accepted: &Accepted, name: &TopologyName) -> Option<EntryState> {
 }
 
 /// What stands on disk; a state that a newer agent wrote holds everything.
-async fn remember(host: &mut impl Host) -> Result<(Accepted, Option<Refusal>), HostError> {
+pub(crate) async fn remember(host: &mut impl Host) -> Result<(Accepted, Option<Refusal>), HostError> {
     let mut contents = Vec::new();
     for path in copies() {
         contents.push(host.read(&path).await?);

@@ -10,12 +10,13 @@ pub mod converge;
 pub mod desired;
 pub mod drift;
 pub mod environment_file;
+pub mod foresight;
 pub mod hardware;
 pub mod health;
 pub mod host;
 pub mod host_path;
 mod instruction;
-#[cfg(feature = "host")]
+#[cfg(all(feature = "host", target_os = "linux"))]
 pub mod kube_cluster;
 pub mod marker;
 pub mod memory;
@@ -37,5 +38,5 @@ pub mod takeover;
 pub mod unit_settings;
 pub mod unit_text;
 pub mod verify;
-#[cfg(feature = "host")]
+#[cfg(all(feature = "host", target_os = "linux"))]
 pub mod watch;

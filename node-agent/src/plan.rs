@@ -216,6 +216,17 @@ impl Step {
 
 /// What must be done on the host so that it runs `desired` and nothing else of ours, leaving alone what is held.
 pub fn plan(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan {
+    let first = stages(desired, observed, held).into_iter().find(|steps| !steps.is_empty());
+    Plan { steps: first.unwrap_or_default() }
+}
+
+/// The steps of all stages as they look before the first one is taken, for those who only want to know. What is loaded
+/// at the reload need not be set any more afterwards, so the real plans may be shorter.
+pub fn outlook(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan {
+    Plan { steps: stages(desired, observed, held).concat() }
+}
+
+fn stages(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> [Vec<Step>; 3] {
     let in_force: Vec<_> =
         desired.entries.iter().map(|(name, entry)| (name, in_force(name, entry, observed))).collect();
     let entries: Vec<Entry<'_>> = in_force
@@ -228,8 +239,7 @@ pub fn plan(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Plan
         .collect();
     let stages: [Stage; 3] =
         [on_disk, |entries| each(entries, values::steps), |entries| each(entries, processes::steps)];
-    let steps = stages.into_iter().map(|stage| stage(&entries)).find(|steps| !steps.is_empty());
-    Plan { steps: steps.unwrap_or_default() }
+    stages.map(|stage| stage(&entries))
 }
 
 /// What one kind of work needs, over all entries.

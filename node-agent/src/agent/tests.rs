@@ -8,10 +8,12 @@ use lamina_crds::{Bytes, TopologyEntry, UnitName};
 use super::*;
 use crate::accept::{copies, stored};
 use crate::cluster::Seen;
+use crate::foresight::{foresee, recalled};
 use crate::host_path::HostPath;
 use crate::instruction::desired;
 use crate::model::{ModelCluster, ModelHost, example, revised};
 use crate::observed::ObservedFile;
+use crate::plan::{Effect, Plan};
 use crate::property::{Properties, Property, Value};
 
 mod memory_nodes;
@@ -683,4 +685,27 @@ fn what_a_deposed_operator_writes_is_told_and_not_done() {
     world.settle();
     assert!(world.host.log.iter().any(|line| line.starts_with("restart")), "{:?}", world.host.log);
     assert!(world.ready() && world.status().term.get() == 6);
+}
+
+#[test]
+fn a_look_ahead_names_every_step_and_takes_none() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut world = World::new(example());
+    let Seen::Object(object) = world.cluster.seen() else { panic!("an object") };
+    let foreseen = |world: &mut World| {
+        let hardware = runtime.block_on(world.host.hardware()).expect("hardware");
+        let accepted = runtime.block_on(recalled(&mut world.host)).expect("an accepted state");
+        runtime.block_on(foresee(&mut world.host, &hardware, &accepted, &object)).expect("a look")
+    };
+    let fresh = foreseen(&mut world).plan;
+    let units = fresh.steps.iter().filter(|step| matches!(step.effect, Effect::Start { .. })).count();
+    assert_eq!(
+        units,
+        example().slices.len() + example().services.len() + 1,
+        "every unit starts, the parent slice, too"
+    );
+    assert_eq!(fresh.steps.iter().filter(|step| step.effect == Effect::Reload).count(), 1);
+    assert_eq!((world.host.log.len(), world.host.files.len()), (0, 0));
+    world.settle();
+    assert_eq!(foreseen(&mut world).plan, Plan::default());
 }
