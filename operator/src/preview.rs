@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, Term, TopologyEntry, TopologyName};
 
 use crate::changes::Target;
+use crate::check::check;
 use crate::entry::Named;
 use crate::placement::Placed;
-use crate::resolve::{Outcome, Wish, outcomes, rank};
-use crate::view::{HostStateView, HostView, Life, NodePresence, Origin, TopologyView};
+use crate::resolve::{HostResolution, Outcome, Resolution, Wish, outcomes, rank};
+use crate::view::{ClusterView, Definitions, HostStateView, HostView, Life, NodePresence, Origin, TopologyView};
 
 /// What would become of a host that all these topologies select.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +44,26 @@ pub fn preview(
     let entries = outcomes.iter().filter_map(|(name, (_, entry))| Some((name.clone(), entry.clone()?))).collect();
     let outcomes = outcomes.into_iter().map(|(name, (outcome, _))| (name, outcome)).collect();
     Preview { outcomes, entries, placed }
+}
+
+/// Judges entries that a host would hold as the operator judges them before it writes: every violation, as a sentence.
+pub fn violations(
+    name: &str,
+    hardware: &Hardware,
+    present: &BTreeMap<TopologyName, TopologyEntry>,
+    topologies: &[(TopologyName, SliceTopologySpec)],
+    entries: &BTreeMap<TopologyName, TopologyEntry>,
+) -> Vec<String> {
+    let views = topologies.iter().map(|(name, spec)| (name.to_string(), topology_view(name, spec)));
+    let view = ClusterView {
+        topologies: views.collect(),
+        hosts: [(name.to_owned(), host_view(name, hardware, present))].into(),
+        watching_since: Timestamp::UNIX_EPOCH,
+        definitions: Definitions::Stay,
+    };
+    let resolved = HostResolution { entries: entries.clone(), outcomes: BTreeMap::new() };
+    let found = check(&view, &Resolution { hosts: [(name.to_owned(), resolved)].into() });
+    found.into_iter().map(|violation| violation.message).collect()
 }
 
 fn host_view(name: &str, hardware: &Hardware, present: &BTreeMap<TopologyName, TopologyEntry>) -> HostView {
@@ -98,5 +120,10 @@ mod tests {
         let again = preview("host-7", &hosts::seed(), &first.entries, &topologies);
         assert_eq!(again.entries, first.entries);
         assert_eq!(again.placed.moves, []);
+        let judged = |entries| violations("host-7", &hosts::seed(), &BTreeMap::new(), &topologies, entries);
+        assert_eq!(judged(&first.entries), Vec::<String>::new());
+        let mut wrong = first.entries.clone();
+        wrong.get_mut(&name).expect("placed").slices[0].cpus = "98-99".parse().expect("a list");
+        assert!(judged(&wrong).iter().any(|message| message.contains("98-99, which the host does not have")));
     }
 }
