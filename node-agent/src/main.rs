@@ -20,6 +20,7 @@ use lamina_node_agent::kube_cluster::{Access, KubeCluster};
 use lamina_node_agent::memory::Memory;
 use lamina_node_agent::restore::{Restored, restore};
 use lamina_node_agent::watch::Watch;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -43,7 +44,7 @@ struct Options {
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The namespace of the agents' Leases.
-    #[arg(long, default_value = "lamina-system", value_name = "NAMESPACE")]
+    #[arg(long, env = "LEASE_NAMESPACE", default_value = "lamina-system", value_name = "NAMESPACE")]
     lease_namespace: String,
     /// The host's bus, if it is not at /run/dbus/system_bus_socket below the host's root.
     #[arg(long, env = "DBUS_SYSTEM_BUS_ADDRESS", value_name = "ADDRESS")]
@@ -151,6 +152,9 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     if options.once {
         let _ = tokio::time::timeout(FIRST_ANSWER, cluster.changed()).await;
     }
+    // Before the first pass: it may wait for services that systemd starts no sooner than this boot goes on.
+    tell_systemd(&[NotifyState::Ready]);
+    let mut told = String::new();
     loop {
         let calls = host.bus_calls();
         let outcome = tokio::select! {
@@ -158,6 +162,7 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
             () = ends.next() => return Ok(ExitCode::SUCCESS),
         };
         tell(&outcome, host.bus_calls() - calls);
+        tell_standing(&outcome, &mut told);
         if options.once {
             return Ok(if outcome.ready { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
@@ -204,6 +209,26 @@ fn tell(outcome: &PassOutcome, bus_calls: u64) {
         debug!(steps, api_writes, bus_calls, ready, "pass is over");
     } else {
         info!(steps, api_writes, bus_calls, ready, "pass is over");
+    }
+}
+
+/// One line for `systemctl status`, when it says something new.
+fn tell_standing(outcome: &PassOutcome, told: &mut String) {
+    let standing = match (outcome.problems.first(), outcome.ready) {
+        (Some(problem), _) => problem.as_str(),
+        (None, true) => "everything asked is true and measured",
+        (None, false) => "not everything is as asked",
+    };
+    if standing != told {
+        tell_systemd(&[NotifyState::Status(standing)]);
+        standing.clone_into(told);
+    }
+}
+
+/// Speaks to the systemd that started the agent, if one did and wants to hear it.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(error = %error, "systemd is not told");
     }
 }
 
