@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lamina_crds::{CpuSet, TopologyName};
 
-/// Looks at machines and says where slices go, with the operator's own decisions and without a cluster.
+/// Looks at machines, says where slices go, and runs this host, with Lamina's own code and without a cluster.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-lamina",
     bin_name = "kubectl lamina",
     version,
-    after_help = "Exit codes: 0 done, 1 error or something is infeasible, and of plan: 2 something would change."
+    after_help = "Exit codes: 0 done, 1 error or something is infeasible, 2 of plan: something would change, of local: \
+                  something is not as asked yet."
 )]
 pub struct Arguments {
     /// What to do.
@@ -38,7 +39,19 @@ pub enum Verb {
     /// Turns hand-written unit files into a SliceTopology, and tells what in them never had an effect.
     #[command(after_help = "Exit codes: 0 the topology can be applied, 1 error or something is missing in it.")]
     Import(ImportArguments),
+    /// Runs topologies on this host, with no cluster: places, applies and measures, once or for as long as you watch.
+    #[cfg(all(feature = "local", target_os = "linux"))]
+    #[command(after_help = LOCAL_HELP)]
+    Local(LocalArguments),
 }
+
+#[cfg(all(feature = "local", target_os = "linux"))]
+const LOCAL_HELP: &str = "\
+The host keeps what it holds: topologies that are not given stay, what runs stays where it is, and a second run does
+nothing. State, lock and unit files are those of the node-agent: it can take the host over without a restart, and
+while it runs this command refuses. Needs root.
+Exit codes: 0 everything asked is true and measured, 2 something is not, or not yet, 1 error or refused, nothing changed;
+of --dry-run: 0 nothing would change, 2 something would, 1 error, or something asked could not be done.";
 
 const PLACE_HELP: &str = r#"A line: {"machine": MACHINE, "requests": [SLICE, ...], "running": {"NAME": "CPUS"}, "id": ANYTHING}
   MACHINE is what `hardware -o json` prints, or a shape: {"packages": 2, "nodesPerPackage": 1, "l3PerNode": 12,
@@ -157,10 +170,60 @@ pub struct ImportArguments {
     pub output: Format,
 }
 
+/// What `local` is told.
+#[cfg(all(feature = "local", target_os = "linux"))]
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["topologies", "remove", "release", "keep"]))]
+pub struct LocalArguments {
+    /// Files with SliceTopologies to run here.
+    #[arg(short = 'f', long = "filename", value_name = "TOPOLOGY")]
+    pub topologies: Vec<PathBuf>,
+    /// Stops the services of these topologies in order, and removes everything of them.
+    #[arg(long, value_name = "NAME")]
+    pub remove: Vec<String>,
+    /// Lets these topologies go: they keep running as they are, pinned, and are not enforced any more.
+    #[arg(long, value_name = "NAME")]
+    pub release: Vec<String>,
+    /// Asks for nothing new: puts right and measures what this host holds.
+    #[arg(long)]
+    pub keep: bool,
+    /// A label of this host. If any is given, only topologies whose hostSelector means these labels are run; without, all.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label, requires = "topologies")]
+    pub label: Vec<(String, String)>,
+    /// The host's name, as `valueFrom: { resource: HostName }` gives it; if not given, this machine's.
+    #[arg(long, value_name = "NAME")]
+    pub host_name: Option<String>,
+    /// Goes on until it is ended: heals what others change as soon as they do, and follows CPUs that come and go. Files are
+    /// read once.
+    #[arg(long, conflicts_with_all = ["dry_run", "output"])]
+    pub watch: bool,
+    /// Only says what would be done, and what that costs: live, reload, restart, recreate.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Runs a host that follows the HostState of a cluster, which it leaves thereby.
+    #[arg(long)]
+    pub take_over: bool,
+    /// How long to wait until everything asked is true.
+    #[arg(long, value_name = "TIME", default_value = "2m", conflicts_with = "dry_run")]
+    pub timeout: lamina_crds::seconds::Seconds,
+    /// The form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
 fn cpus_of_slice(text: &str) -> Result<(String, CpuSet), String> {
     let (slice, list) = text.split_once('=').ok_or("write SLICE=LIST, such as control=0-7")?;
     let cpus = list.parse().map_err(|error| format!("{list}: {error}"))?;
     Ok((slice.to_owned(), cpus))
+}
+
+/// A label as it is written on the command line.
+#[cfg(all(feature = "local", target_os = "linux"))]
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("a label is a key and a value; write KEY=VALUE".to_owned()),
+    }
 }
 
 /// The surroundings of an SVG drawing.

@@ -31,7 +31,7 @@ const DRAWING_WIDTH: usize = 1280;
 pub enum Outcome {
     /// As asked: exit code 0.
     Done,
-    /// A plan would change something: exit code 2.
+    /// Something would change, or is not as asked yet: exit code 2.
     Changes,
     /// Something is infeasible, or a line was bad: exit code 1.
     Incomplete,
@@ -50,6 +50,8 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Verb::Place(arguments) => place(arguments),
         Verb::Map(arguments) => map(arguments, colour),
         Verb::Import(arguments) => import(arguments),
+        #[cfg(all(feature = "local", target_os = "linux"))]
+        Verb::Local(arguments) => crate::local::run(arguments, colour),
     }
 }
 
@@ -272,7 +274,8 @@ fn theme_of(theme: ThemeChoice) -> Theme {
     }
 }
 
-fn formatted(format: Format, value: &impl Serialize) -> Result<String> {
+/// A value as JSON or YAML.
+pub(crate) fn formatted(format: Format, value: &impl Serialize) -> Result<String> {
     match format {
         Format::Yaml => serde_yaml::to_string(value).context("write the answer as YAML"),
         Format::Json | Format::Table => {

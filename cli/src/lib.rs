@@ -1,4 +1,4 @@
-//! kubectl-lamina: what Lamina knows and decides, without a cluster.
+//! kubectl-lamina: what Lamina knows, decides and does, without a cluster.
 //!
 //! Read `commands` first: each verb is a short path from a source through a pure decision to text.
 
@@ -10,6 +10,8 @@ pub mod import;
 pub mod import_table;
 pub mod inventory;
 pub mod jsonl;
+#[cfg(all(feature = "local", target_os = "linux"))]
+pub mod local;
 pub mod plan;
 pub mod plan_table;
 pub mod settings;

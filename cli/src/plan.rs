@@ -21,8 +21,12 @@ pub type Entries = BTreeMap<TopologyName, TopologyEntry>;
 
 /// What would become of one host. Entries of topologies that are not given stay, and block their CPUs.
 pub fn plan(name: &str, hardware: &Hardware, topologies: &[Topology], present: &Entries) -> HostPlan {
-    let wanted: Vec<(TopologyName, SliceTopologySpec)> =
-        topologies.iter().map(|topology| (topology.name.clone(), topology.spec.clone())).collect();
+    resolved(name, hardware, topologies, present).0
+}
+
+/// The same, with the entries that the operator would write.
+pub fn resolved(name: &str, hardware: &Hardware, topologies: &[Topology], present: &Entries) -> (HostPlan, Entries) {
+    let wanted = specs(topologies);
     let Preview { outcomes, entries, placed } = preview(name, hardware, present, &wanted);
     let mut slices = Vec::new();
     let mut changes = Vec::new();
@@ -43,7 +47,7 @@ pub fn plan(name: &str, hardware: &Hardware, topologies: &[Topology], present: &
         Verdict::Optimal => (Status::Optimal, None),
         Verdict::Feasible { gap } => (Status::Feasible, Some(gap)),
     };
-    HostPlan {
+    let plan = HostPlan {
         host: name.to_owned(),
         status,
         gap,
@@ -52,7 +56,13 @@ pub fn plan(name: &str, hardware: &Hardware, topologies: &[Topology], present: &
         slices,
         settings: changes,
         topologies: fates,
-    }
+    };
+    (plan, entries)
+}
+
+/// Topologies as the operator takes them.
+pub fn specs(topologies: &[Topology]) -> Vec<(TopologyName, SliceTopologySpec)> {
+    topologies.iter().map(|topology| (topology.name.clone(), topology.spec.clone())).collect()
 }
 
 /// All hosts together.

@@ -106,11 +106,15 @@ fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 fn tree(root: &Path) -> Result<Host> {
     let hardware = hardware::read(root, "").with_context(|| format!("look at the machine below {}", root.display()))?;
+    Ok(Host { name: host_name(root), hardware: Some(hardware), ..Host::default() })
+}
+
+/// What the machine below `root` calls itself; a tree that does not say is called as its directory.
+pub fn host_name(root: &Path) -> String {
     let own = std::fs::read_to_string(root.join("proc/sys/kernel/hostname"));
     let own = own.or_else(|_| std::fs::read_to_string(root.join("etc/hostname"))).unwrap_or_default();
     let own: String = own.trim().chars().filter(|character| !character.is_control()).take(253).collect();
-    let name = if own.is_empty() { stem(root) } else { own };
-    Ok(Host { name, hardware: Some(hardware), ..Host::default() })
+    if own.is_empty() { stem(root) } else { own }
 }
 
 /// The text of a file, or of standard input for `-`.

@@ -26,6 +26,13 @@ pub fn width() -> usize {
     terminal.filter(|columns| *columns > 0).unwrap_or(PLAIN_WIDTH)
 }
 
+/// Tells somebody at a terminal what happens meanwhile: on standard error, and to nobody else.
+pub fn progress(object: &str, deed: &str) {
+    if io::stderr().is_terminal() {
+        eprintln!("{object}: {deed}");
+    }
+}
+
 /// Whether somebody still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
