@@ -1,5 +1,5 @@
 # What people run. The logic is in Rust programs: e2e/src/bin.
-.PHONY: demo demo-down test lint unit simulation comparison api bus host all bench simulate peers generate
+.PHONY: demo demo-down test lint unit simulation comparison api bus host all bench simulate peers generate deb
 
 RUN := cargo run --quiet -p lamina-e2e --bin
 
@@ -19,6 +19,8 @@ bench:
 	@cargo bench --quiet -p lamina-operator --bench placement
 	@cargo bench --quiet -p lamina-node-agent --bench hardware
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
+deb:
+	@./e2e/ready && cargo build --quiet --release -p lamina-node-agent -p lamina-cli --bins && $(RUN) lamina-deb
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
 	@cargo run --quiet -p lamina-e2e --bin lamina-chart

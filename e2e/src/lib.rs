@@ -2,12 +2,15 @@
 
 pub mod bench;
 pub mod cache;
+pub mod cargo_tool;
 pub mod chart;
 pub mod control_plane;
+pub mod deb;
 pub mod demo;
 pub mod examples;
 pub mod fleet;
 pub mod go_program;
+pub mod guide;
 pub mod host;
 pub mod identity;
 pub mod image;

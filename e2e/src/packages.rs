@@ -6,7 +6,7 @@ use tokio::process::Command;
 use crate::{cache::Cache, program::output_of, progress};
 
 /// A command the harness calls and the Debian package that brings it.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
     ("mmdebstrap", "mmdebstrap"),
@@ -18,6 +18,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("strip", "binutils"),
     ("setpriv", "util-linux"),
     ("chroot", "coreutils"),
+    ("dpkg-parsechangelog", "dpkg-dev"),
 ];
 
 /// Where this machine gets Debian from.

@@ -61,7 +61,7 @@ pub fn violations(
         watching_since: Timestamp::UNIX_EPOCH,
         definitions: Definitions::Stay,
     };
-    let resolved = HostResolution { entries: entries.clone(), outcomes: BTreeMap::new() };
+    let resolved = HostResolution { entries: entries.clone(), ..HostResolution::default() };
     let found = check(&view, &Resolution { hosts: [(name.to_owned(), resolved)].into() });
     found.into_iter().map(|violation| violation.message).collect()
 }

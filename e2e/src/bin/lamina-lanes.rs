@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use lamina_e2e::cargo_tool::CARGO_DENY;
 
 /// Runs Lamina's test lanes; without names, all of them.
 #[derive(Parser)]
@@ -140,25 +141,12 @@ fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
     }
 }
 
-/// cargo-deny: the one on the path, else one built once into the cache.
+/// cargo-deny; where it cannot be had, the check that follows fails.
 fn cargo_deny() -> String {
-    const VERSION: &str = "0.20.2";
-    let on_path = Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success());
-    if on_path {
-        return "cargo-deny".to_owned();
-    }
-    let Ok(cache) = lamina_e2e::cache::Cache::open() else { return "cargo-deny".to_owned() };
-    let root = cache.root().join("tools").join(format!("cargo-deny-{VERSION}"));
-    let program = root.join("bin/cargo-deny");
-    if !program.exists() {
-        println!("building cargo-deny {VERSION} once");
-        let install = ["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"];
-        let built = Command::new("cargo").args(install).arg(&root).status();
-        if !built.is_ok_and(|status| status.success()) {
-            println!("cargo-deny could not be built; the check that follows fails");
-        }
-    }
-    program.display().to_string()
+    CARGO_DENY.program().unwrap_or_else(|error| {
+        println!("{error:#}; the check that follows fails");
+        CARGO_DENY.name.to_owned()
+    })
 }
 
 impl Step {
