@@ -1,5 +1,5 @@
 # What people run. The logic is in Rust programs: e2e/src/bin.
-.PHONY: demo demo-down test lint unit simulation comparison api bus host all bench simulate peers generate deb
+.PHONY: demo demo-down test lint unit simulation comparison api bus host all bench simulate peers deb images images-verify generate
 
 RUN := cargo run --quiet -p lamina-e2e --bin
 
@@ -21,6 +21,10 @@ bench:
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 deb:
 	@./e2e/ready && cargo build --quiet --release -p lamina-node-agent -p lamina-cli --bins && $(RUN) lamina-deb
+images:
+	@cargo run --quiet -p lamina-images -- build
+images-verify:
+	@cargo run --quiet -p lamina-images -- verify
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
 	@cargo run --quiet -p lamina-e2e --bin lamina-chart
