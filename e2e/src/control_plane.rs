@@ -29,6 +29,9 @@ use kubeconfig::{Credential, Kubeconfig};
 /// The address under which a guest reaches the API server; it leads nowhere else.
 pub const GUEST_ADDRESS: &str = "10.0.2.100";
 
+/// The address of the API server's Service: the first one of the range that [`servers`] names.
+pub const SERVICE_ADDRESS: &str = "10.0.0.1";
+
 /// How long a server may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -40,13 +43,22 @@ const RECORD: &str = "control-plane.json";
 pub struct Options {
     /// Whether it ends with this process.
     pub lifetime: Lifetime,
-    /// Whether controllers and scheduler run too; without them nothing makes pods or default service accounts.
-    pub controllers: bool,
+    /// Which controllers run.
+    pub controllers: Controllers,
+}
+
+/// Controllers and scheduler, without which nothing makes pods or default service accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controllers {
+    /// For hosts that are plain Node objects: nobody judges the heartbeats that they do not have.
+    WithoutHeartbeats,
+    /// For nodes with a kubelet.
+    All,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lifetime: Lifetime::Tethered, controllers: true }
+        Self { lifetime: Lifetime::Tethered, controllers: Controllers::WithoutHeartbeats }
     }
 }
 
@@ -110,10 +122,8 @@ impl ControlPlane {
         let mut this = Self { folder, ports, lifetime, binaries, etcd, api_server: None, controllers: Vec::new() };
         this.write_kubeconfigs()?;
         this.start_api_server().await?;
-        if controllers {
-            this.controllers = servers::controllers(&this.binaries, &this.folder, this.lifetime)?;
-            this.wait_for_service_accounts().await?;
-        }
+        this.controllers = servers::controllers(&this.binaries, &this.folder, controllers, this.lifetime)?;
+        this.wait_for_service_accounts().await?;
         this.record()?;
         Ok(this)
     }

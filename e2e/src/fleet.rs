@@ -51,7 +51,7 @@ impl Fleet {
     /// Starts a control plane in `folder` and installs the chart; no operator, no host yet.
     pub async fn install(folder: &Path, lifetime: Lifetime) -> Result<Self> {
         let control_plane =
-            ControlPlane::start(&folder.join("control-plane"), Options { lifetime, controllers: true }).await?;
+            ControlPlane::start(&folder.join("control-plane"), Options { lifetime, ..Options::default() }).await?;
         Self::install_on(control_plane, folder).await
     }
 
@@ -61,16 +61,28 @@ impl Fleet {
         let chart = chart.to_str().context("the chart's path is text")?;
         let create = ["install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"];
         control_plane.helm(&create).await?.success().context("helm install")?;
+        let fleet = Self::bare(control_plane, folder).await?;
+        fleet.wait_served().await?;
+        Ok(fleet)
+    }
+
+    /// A control plane without chart, operator and hosts.
+    pub async fn bare(control_plane: ControlPlane, folder: &Path) -> Result<Self> {
         let client = control_plane.client().await?;
-        waiting::until("the custom resource definitions are served", waiting::MINUTE, async || {
-            let topologies = Api::<SliceTopology>::all(client.clone()).list(&Default::default()).await;
-            let hosts = Api::<HostState>::all(client.clone()).list(&Default::default()).await;
-            Ok(topologies.is_ok() && hosts.is_ok())
-        })
-        .await?;
         let identities = Identities::new(&control_plane.kubeconfig_admin(), NAMESPACE, RELEASE);
         let (folder, hosts) = (folder.to_owned(), BTreeMap::new());
         Ok(Self { folder, control_plane, hosts, operators: Vec::new(), identities, client })
+    }
+
+    /// Waits until the API server serves the custom resources.
+    pub async fn wait_served(&self) -> Result<()> {
+        waiting::until("the custom resource definitions are served", waiting::MINUTE, async || {
+            let topologies = Api::<SliceTopology>::all(self.client()).list(&Default::default()).await;
+            let hosts = Api::<HostState>::all(self.client()).list(&Default::default()).await;
+            Ok(topologies.is_ok() && hosts.is_ok())
+        })
+        .await
+        .map(drop)
     }
 
     /// A fleet that another program left running in `folder`.
@@ -256,7 +268,7 @@ impl Fleet {
         let mut text = String::from("what there is:\n");
         for arguments in [
             ["get", "slicetopologies,hoststates", "-o", "yaml"].as_slice(),
-            ["get", "events", "--sort-by=.metadata.creationTimestamp"].as_slice(),
+            ["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"].as_slice(),
             ["get", "nodes,pods,leases", "-A"].as_slice(),
         ] {
             let said = self.control_plane.kubectl(arguments).await;
@@ -266,7 +278,8 @@ impl Fleet {
         }
         for (name, host) in &self.hosts {
             let script = "systemctl list-units --all --no-pager --plain 'orchestrator*'; systemctl --failed --no-pager; \
-                journalctl --no-pager -n 60 -u lamina-agent; journalctl --no-pager -n 30 -p warning";
+                journalctl --no-pager -n 60 -u lamina-agent; tail -n 40 /var/log/pods/lamina*/*/*.log; \
+                journalctl --no-pager -n 30 -p warning";
             let said = host.exec(script, waiting::MINUTE).await;
             let said =
                 said.map(|said| format!("{}{}", said.stdout, said.stderr)).unwrap_or_else(|error| format!("{error:#}"));

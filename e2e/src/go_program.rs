@@ -58,7 +58,9 @@ impl GoBuilder {
         Ok(entry.join(name))
     }
 
+    /// The lock keeps what the compiler has made from being dropped by somebody else who is done.
     async fn compile(&self, folder: &Path, flags: &[String], package: &str, target: &Path) -> Result<()> {
+        let _lock = self.cache.lock("go-build").await?;
         let mut go = Command::new("go");
         go.current_dir(folder).arg("build").args(flags).arg("-o").arg(target).arg(package);
         go.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");

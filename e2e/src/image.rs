@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod kernel;
+pub mod node;
 pub mod qemu;
 pub mod root;
 
@@ -36,6 +37,27 @@ impl Suite {
         match self {
             Self::Bookworm => 252,
             Self::Trixie => 257,
+        }
+    }
+}
+
+/// What a host has beside the distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// systemd alone.
+    #[default]
+    Plain,
+    /// What a Kubernetes node needs: a container runtime, a pod network, kubelet and kube-proxy.
+    Node,
+}
+
+impl Purpose {
+    /// How the cache calls what is made for this purpose with `suite`.
+    pub fn label(self, suite: Suite) -> String {
+        match self {
+            Self::Plain => suite.name().to_owned(),
+            Self::Node => format!("{}-node", suite.name()),
         }
     }
 }

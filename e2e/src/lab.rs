@@ -99,7 +99,7 @@ impl Lab {
             let name = format!("host-{number}");
             let what = format!("starting {name} ({suite}, CPUs {layout}) and its agent");
             let (layout, lifetime) = (layout.clone(), Lifetime::Detached);
-            let spec = HostSpec { name, suite, layout, node_mebibytes, api_port: None, lifetime };
+            let spec = HostSpec { suite, layout, node_mebibytes, lifetime, ..HostSpec::twenty(&name, suite) };
             progress::during(&what, fleet.add_host(cache, spec, &labels)).await?;
         }
         progress::during("starting the operator", fleet.start_operator(Lifetime::Detached)).await?;

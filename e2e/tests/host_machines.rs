@@ -170,7 +170,7 @@ async fn assert_commands_tell_how_they_ended(host: &impl Host) {
 async fn boots_natively(suite: Suite) {
     let cache = Cache::open().unwrap();
     // The root is made once; the time is that of the container.
-    lamina_e2e::image::root::root(&cache, suite).await.unwrap();
+    lamina_e2e::image::root::root(&cache, suite, lamina_e2e::image::Purpose::Plain).await.unwrap();
     let begin = Instant::now();
     let host = NspawnHost::boot(&cache, "contained", suite).await.unwrap();
     println!("a container of {suite} booted after {:.1} s", begin.elapsed().as_secs_f64());

@@ -25,7 +25,7 @@ use lamina_e2e::{
         machine::Machine,
         quoted, snapshot,
     },
-    image::{Suite, root},
+    image::{Purpose, Suite, root},
     lab::{Lab, LabSpec},
     relay,
 };
@@ -254,8 +254,8 @@ async fn status(lab: &Lab) -> Result<()> {
 async fn image(shape: Shape) -> Result<()> {
     let cache = Cache::open()?;
     let LabSpec { hosts: _, suite, layout, node_mebibytes } = shape.lab()?;
-    root::root(&cache, suite).await?;
-    snapshot::snapshot(&cache, suite, &Machine { layout, node_mebibytes }).await?;
+    root::root(&cache, suite, Purpose::Plain).await?;
+    snapshot::snapshot(&cache, suite, Purpose::Plain, &Machine { layout, node_mebibytes }).await?;
     Ok(())
 }
 

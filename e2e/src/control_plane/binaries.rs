@@ -43,8 +43,34 @@ impl Binaries {
     }
 }
 
+/// What a Kubernetes node runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeBinaries {
+    /// kubelet.
+    pub kubelet: PathBuf,
+    /// kube-proxy.
+    pub kube_proxy: PathBuf,
+}
+
+impl NodeBinaries {
+    /// Finds or builds both. What the compiler keeps of them is left for a control plane, which needs most of it.
+    pub async fn find() -> Result<Self> {
+        let finder = Finder { builder: GoBuilder::new(Cache::open()?) };
+        Ok(Self {
+            kubelet: finder.find("kubelet", NODE, "k8s.io/kubernetes/cmd/kubelet").await?,
+            kube_proxy: finder.find("kube-proxy", NODE, "k8s.io/kubernetes/cmd/kube-proxy").await?,
+        })
+    }
+}
+
 const KUBERNETES: GoModule = GoModule {
     folder: concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane/kubernetes"),
+    tags: "selinux,notest,grpcnotrace",
+    sources: &[],
+};
+/// A module of its own: what nodes need must not move what the control plane is built from.
+const NODE: GoModule = GoModule {
+    folder: concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane/node"),
     tags: "selinux,notest,grpcnotrace",
     sources: &[],
 };

@@ -6,18 +6,25 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 
-use super::GUEST_ADDRESS;
+use super::{GUEST_ADDRESS, SERVICE_ADDRESS};
 
 /// Who has a client certificate.
 pub const CLIENTS: [&str; 3] = ["admin", "controller-manager", "scheduler"];
 
 /// The names under which the API server is reached.
-const SERVER_NAMES: [&str; 6] =
-    ["127.0.0.1", GUEST_ADDRESS, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+const SERVER_NAMES: [&str; 7] = [
+    "127.0.0.1",
+    GUEST_ADDRESS,
+    SERVICE_ADDRESS,
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+];
 
 /// The files of one control plane.
 #[derive(Debug)]
@@ -31,6 +38,7 @@ impl Certificates {
         }
         let authority = authority().context("making a certificate authority")?;
         write(folder, "ca.crt", &authority.pem())?;
+        write(folder, "ca.key", &authority.key().serialize_pem())?;
         let accounts = KeyPair::generate().context("making the key of service accounts")?;
         write(folder, "service-accounts.key", &accounts.serialize_pem())?;
         write(folder, "service-accounts.pub", &accounts.public_key_pem())?;
@@ -52,14 +60,26 @@ pub fn read(folder: &Path, name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+/// Makes the certificate of one more client, `user` in `group` if there is one, and tells it and its key.
+///
+/// # Errors
+/// Fails when the authority's key is not in `folder`.
+pub fn add_client(folder: &Path, name: &str, user: &str, group: Option<&str>) -> Result<(String, String)> {
+    let key = KeyPair::from_pem(&read(folder, "ca.key")?).context("understanding the authority's key")?;
+    issue(folder, name, client(user, group)?, &Issuer::new(authority_params(), key))?;
+    Ok((read(folder, &format!("{name}.crt"))?, read(folder, &format!("{name}.key"))?))
+}
 
-fn authority() -> Result<Authority> {
+fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
+    Ok(CertifiedIssuer::self_signed(authority_params(), KeyPair::generate()?)?)
+}
+
+fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "lamina-lab");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+    params
 }
 
 fn server() -> Result<CertificateParams> {
@@ -81,7 +101,7 @@ fn client(user: &str, group: Option<&str>) -> Result<CertificateParams> {
     Ok(params)
 }
 
-fn issue(folder: &Path, name: &str, params: CertificateParams, authority: &Authority) -> Result<()> {
+fn issue(folder: &Path, name: &str, params: CertificateParams, authority: &Issuer<'_, KeyPair>) -> Result<()> {
     let key = KeyPair::generate().with_context(|| format!("making the key of {name}"))?;
     let certificate =
         params.signed_by(&key, authority).with_context(|| format!("signing the certificate of {name}"))?;

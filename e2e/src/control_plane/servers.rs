@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::Ports;
 use super::binaries::Binaries;
+use super::{Controllers, Ports};
 use crate::host::process::{Lifetime, Process};
 
 /// etcd, without waiting for disks: nothing here outlives a power cut.
@@ -38,6 +38,7 @@ pub(super) fn api_server(binaries: &Binaries, folder: &Path, ports: Ports, lifet
         "--endpoint-reconciler-type=none".to_owned(),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
+        "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--tls-cert-file=server.crt".to_owned(),
         "--tls-private-key-file=server.key".to_owned(),
@@ -50,12 +51,20 @@ pub(super) fn api_server(binaries: &Binaries, folder: &Path, ports: Ports, lifet
         .context("starting the API server")
 }
 
-/// Controllers and scheduler. Hosts here are plain Node objects without a kubelet: the controller that judges their
-/// heartbeats would taint every one of them.
-pub(super) fn controllers(binaries: &Binaries, folder: &Path, lifetime: Lifetime) -> Result<Vec<Process>> {
+/// Controllers and scheduler. The controller that judges heartbeats would taint every Node without a kubelet.
+pub(super) fn controllers(
+    binaries: &Binaries,
+    folder: &Path,
+    which: Controllers,
+    lifetime: Lifetime,
+) -> Result<Vec<Process>> {
+    let chosen = match which {
+        Controllers::WithoutHeartbeats => "*,-node-lifecycle-controller",
+        Controllers::All => "*",
+    };
     let manager = [
         "--kubeconfig=controller-manager.kubeconfig".to_owned(),
-        "--controllers=*,-node-lifecycle-controller".to_owned(),
+        format!("--controllers={chosen}"),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
         "--service-account-private-key-file=service-accounts.key".to_owned(),

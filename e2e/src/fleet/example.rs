@@ -61,7 +61,12 @@ impl Example {
         Ok(Self { fleet, _scratch: scratch })
     }
 
-    /// The same, with the example applied and Ready.
+    /// A fleet that somebody else has made, of the one host [`HOST`].
+    pub fn on(fleet: Fleet, scratch: Scratch) -> Self {
+        Self { fleet, _scratch: scratch }
+    }
+
+    /// The same as [`Example::up`], with the example applied and Ready.
     pub async fn ready(suite: Suite) -> Result<Self> {
         let this = Self::up(suite).await?;
         this.fleet.apply(&text()?).await?;

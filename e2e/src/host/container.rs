@@ -16,7 +16,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 use crate::{
     cache::Cache,
     host::{Host, Lifetime, Output, process::Process, process::ProcessId, quoted, scratch::Scratch, tail},
-    image::{Suite, disk, root},
+    image::{Purpose, Suite, disk, root},
     program::stripped,
 };
 
@@ -40,7 +40,7 @@ impl NspawnHost {
     ///
     /// It has no network, so that nothing in it can reach anything.
     pub async fn boot(cache: &Cache, name: &str, suite: Suite) -> Result<Self> {
-        let root = root::root(cache, suite).await?;
+        let root = root::root(cache, suite, Purpose::Plain).await?;
         let scratch = Scratch::new(cache, name)?;
         let programs = scratch.path().join("bin");
         fs::create_dir(&programs).with_context(|| format!("creating {}", programs.display()))?;

@@ -18,11 +18,11 @@ use crate::{
         Host, Layout, Lifetime, Output, PATIENCE,
         channel::{Channel, Listener},
         keeper::{self, Order, Start},
-        machine::{self, Machine},
+        machine::{self, Machine, Reach},
         process::{Process, ProcessId},
         quoted, snapshot,
     },
-    image::Suite,
+    image::{Purpose, Suite},
     program::{self, output_of},
 };
 
@@ -44,6 +44,12 @@ pub struct HostSpec {
     pub api_port: Option<u16>,
     /// Whether it ends with the program that starts it.
     pub lifetime: Lifetime,
+    /// What it has beside the distribution.
+    #[serde(default)]
+    pub purpose: Purpose,
+    /// The loopback port of this machine where its registry of images listens, or will.
+    #[serde(default)]
+    pub registry_port: Option<u16>,
 }
 
 impl HostSpec {
@@ -56,12 +62,23 @@ impl HostSpec {
             node_mebibytes: 1536,
             api_port: None,
             lifetime: Lifetime::Tethered,
+            purpose: Purpose::Plain,
+            registry_port: None,
         }
+    }
+
+    /// The same hardware as a Kubernetes node, which pulls images from the registry at `registry_port`.
+    pub fn node(name: &str, suite: Suite, registry_port: u16) -> Self {
+        Self { purpose: Purpose::Node, registry_port: Some(registry_port), ..Self::twenty(name, suite) }
     }
 
     /// The same host, which can reach the API server at `port` under [`machine::API_SERVER`].
     pub fn with_api_server(self, port: u16) -> Self {
         Self { api_port: Some(port), ..self }
+    }
+
+    fn reach(&self) -> Reach {
+        Reach { api_server: self.api_port, registry: self.registry_port }
     }
 
     fn machine(&self) -> Machine {
@@ -87,10 +104,10 @@ pub struct QemuHost {
 impl QemuHost {
     /// Makes a host in the empty `folder`; it answers when this returns.
     pub async fn restore(cache: &Cache, spec: HostSpec, folder: &Path) -> Result<Self> {
-        let snapshot = snapshot::snapshot(cache, spec.suite, &spec.machine()).await?;
+        let snapshot = snapshot::snapshot(cache, spec.suite, spec.purpose, &spec.machine()).await?;
         let disk = folder.join(machine::DISK);
         output_of(Command::new("cp").arg("--sparse=always").arg(&snapshot.disk).arg(&disk)).await?;
-        let arguments = [snapshot.arguments, machine::network(spec.api_port)?].concat();
+        let arguments = [snapshot.arguments, machine::network(spec.reach())?].concat();
         Order { system: snapshot.system, arguments }.save(folder)?;
         let process = start_keeper(folder, Start::Restore, spec.lifetime)?;
         let record = Record { spec, keeper: process.id().clone() };

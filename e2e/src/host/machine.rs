@@ -25,8 +25,20 @@ pub const CONSOLE: &str = "console.log";
 /// The guest's disk, relative to its folder.
 pub const DISK: &str = "disk.qcow2";
 
-/// The one address a guest can reach; behind it is the API server.
+/// Where a guest reaches the API server.
 pub const API_SERVER: &str = "10.0.2.100:6443";
+
+/// Where a guest reaches its registry of images.
+pub const REGISTRY: &str = "10.0.2.101:5000";
+
+/// The ports of this machine's loopback that a guest can reach; nothing else is there for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Behind [`API_SERVER`].
+    pub api_server: Option<u16>,
+    /// Behind [`REGISTRY`].
+    pub registry: Option<u16>,
+}
 
 /// What makes an emulated machine boot fast; AppArmor and SELinux stay off.
 /// A kernel that falls over the emulator's races while it boots (6.12 does now and then on a busy machine) boots again.
@@ -84,18 +96,17 @@ impl Machine {
     }
 }
 
-/// The network of a guest: nothing but, if there is one, the API server at this machine's `port`.
-pub fn network(port: Option<u16>) -> Result<Vec<String>> {
-    let forward = match port {
-        None => String::new(),
-        Some(port) => {
-            let relay = program::built("lamina-lab")?;
-            // The emulator reads a doubled comma as one, and splits the command as a shell does.
-            let command = format!("'{}' relay {port}", text(&relay)?).replace(',', ",,");
-            format!(",guestfwd=tcp:{API_SERVER}-cmd:{command}")
-        }
-    };
-    Ok(vec!["-netdev".to_owned(), format!("user,id=net,ipv6=off,restrict=on{forward}")])
+/// The network of a guest: nothing but what it may reach.
+pub fn network(Reach { api_server, registry }: Reach) -> Result<Vec<String>> {
+    let mut network = "user,id=net,ipv6=off,restrict=on".to_owned();
+    for (address, port) in [(API_SERVER, api_server), (REGISTRY, registry)] {
+        let Some(port) = port else { continue };
+        let relay = program::built("lamina-lab")?;
+        // The emulator reads a doubled comma as one, and splits the command as a shell does.
+        let command = format!("'{}' relay {port}", text(&relay)?).replace(',', ",,");
+        network.push_str(&format!(",guestfwd=tcp:{address}-cmd:{command}"));
+    }
+    Ok(vec!["-netdev".to_owned(), network])
 }
 
 fn lane(lane: usize) -> Vec<String> {
@@ -134,6 +145,6 @@ mod tests {
 
     #[test]
     fn a_guest_without_api_server_reaches_nothing() {
-        assert_eq!(network(None).unwrap(), ["-netdev", "user,id=net,ipv6=off,restrict=on"]);
+        assert_eq!(network(Reach::default()).unwrap(), ["-netdev", "user,id=net,ipv6=off,restrict=on"]);
     }
 }

@@ -16,12 +16,12 @@ use crate::{
     host::{
         Lifetime,
         channel::Channel,
-        machine::{self, Machine},
+        machine::{self, Machine, Reach},
         monitor::Monitor,
         process::Process,
         tail,
     },
-    image::{Suite, disk, qemu},
+    image::{Purpose, Suite, disk, node, qemu},
     program::output_of,
 };
 
@@ -57,34 +57,40 @@ pub struct Snapshot {
 }
 
 /// The snapshot of `machine` with `suite`, made if need be.
-pub async fn snapshot(cache: &Cache, suite: Suite, machine: &Machine) -> Result<Snapshot> {
+pub async fn snapshot(cache: &Cache, suite: Suite, purpose: Purpose, machine: &Machine) -> Result<Snapshot> {
     let qemu = qemu::qemu(cache).await?;
-    let disk = disk::disk(cache, suite).await?;
+    let disk = disk::disk(cache, suite, purpose).await?;
+    let warm_up = match purpose {
+        Purpose::Plain => WARM_UP.to_owned(),
+        Purpose::Node => format!("{WARM_UP}\n{}", node::WARM_UP),
+    };
     let arguments = machine.arguments(&qemu, &disk)?;
     let key = disk
         .key
         .clone()
         .with("recipe", include_str!("snapshot.rs"))
+        .with("warm-up", &warm_up)
         .with("qemu", &qemu.version)
         .with("arguments", arguments.join("\n"));
-    let what = format!("booting a machine with {suite} and CPUs {}", machine.layout);
+    let label = purpose.label(suite);
+    let what = format!("booting a machine with {label} and CPUs {}", machine.layout);
     let entry = cache
-        .entry(&format!("snapshot-{suite}"), &key, &what, async |folder| {
+        .entry(&format!("snapshot-{label}"), &key, &what, async |folder| {
             let mut create = Command::new(&qemu.image);
             create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&disk.image);
             output_of(create.arg(folder.join(machine::DISK))).await?;
-            boot_and_save(&qemu.system, &arguments, folder).await
+            boot_and_save(&qemu.system, &arguments, &warm_up, folder).await
         })
         .await?;
     Ok(Snapshot { disk: entry.join(machine::DISK), system: qemu.system, arguments })
 }
 
-async fn boot_and_save(system: &Path, arguments: &[String], folder: &Path) -> Result<()> {
-    let arguments = [arguments, &machine::network(None)?].concat();
+async fn boot_and_save(system: &Path, arguments: &[String], warm_up: &str, folder: &Path) -> Result<()> {
+    let arguments = [arguments, &machine::network(Reach::default())?].concat();
     let mut process = Process::start(system, &arguments, folder, LOG, Lifetime::Tethered)?;
     let channel = Channel::new(folder);
     wait_answering(&channel, &mut process, folder, BOOT).await?;
-    let warm = channel.exec(WARM_UP, BOOT).await?;
+    let warm = channel.exec(warm_up, BOOT).await?;
     if warm.code != 0 {
         bail!("the machine has booted but does not work: {}{}", warm.stdout, warm.stderr);
     }

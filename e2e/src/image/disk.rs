@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::{
     cache::{Cache, Key},
-    image::{Suite, kernel, root},
+    image::{Purpose, Suite, kernel, node, root},
     program::{output_of, stripped},
 };
 
@@ -85,8 +85,12 @@ pub struct Disk {
 }
 
 /// The disk and kernel of `suite`, built if need be.
-pub async fn disk(cache: &Cache, suite: Suite) -> Result<Disk> {
-    let root = root::root(cache, suite).await?;
+pub async fn disk(cache: &Cache, suite: Suite, purpose: Purpose) -> Result<Disk> {
+    let root = root::root(cache, suite, purpose).await?;
+    let fittings = match purpose {
+        Purpose::Plain => None,
+        Purpose::Node => Some(node::Fittings::find().await?),
+    };
     let key = Key::new()
         .with("recipe", include_str!("disk.rs"))
         .with("kernel", include_str!("kernel.rs"))
@@ -95,13 +99,18 @@ pub async fn disk(cache: &Cache, suite: Suite) -> Result<Disk> {
         .with("frame", include_str!("../host/frame.rs"))
         .with("channel", include_str!("../bin/lamina-lab-guest.rs"))
         .with("workload", include_str!("../bin/lamina-workload.rs"));
-    let what = format!("building the guest image of {suite}");
+    let key = fittings.iter().fold(key, |key, fittings| fittings.add_to(key));
+    let label = purpose.label(suite);
+    let what = format!("building the guest image of {label}");
     let entry = cache
-        .entry(&format!("image-{suite}"), &key, &what, async |folder| {
+        .entry(&format!("image-{label}"), &key, &what, async |folder| {
             kernel::extract(&root, folder).await?;
             let tree = folder.join("tree");
             clone(&root, &tree).await?;
             furnish(&tree, &stripped("lamina-lab-guest").await?, &stripped("lamina-workload").await?)?;
+            if let Some(fittings) = &fittings {
+                fittings.furnish(&tree).await?;
+            }
             pack(&tree, &folder.join("disk.raw")).await?;
             fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))
         })
@@ -141,7 +150,8 @@ pub fn install_workloads(folder: &Path, workload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn program(tree: &Path, path: &str, content: &[u8]) -> Result<()> {
+/// Puts a program below `tree`.
+pub fn program(tree: &Path, path: &str, content: &[u8]) -> Result<()> {
     root::write(tree, path, content)?;
     fs::set_permissions(tree.join(path), fs::Permissions::from_mode(0o755))
         .with_context(|| format!("making {path} executable"))
@@ -149,7 +159,7 @@ fn program(tree: &Path, path: &str, content: &[u8]) -> Result<()> {
 
 /// A journal on the disk, as real hosts have: tests cut the power.
 async fn pack(tree: &Path, image: &Path) -> Result<()> {
-    output_of(Command::new("truncate").args(["-s", "2G"]).arg(image)).await?;
+    output_of(Command::new("truncate").args(["-s", "3G"]).arg(image)).await?;
     let mut make = Command::new("mke2fs");
     make.args(["-q", "-t", "ext4", "-J", "size=16", "-E", "lazy_itable_init=0", "-d"]).arg(tree).arg(image);
     output_of(&mut make).await.map(drop)

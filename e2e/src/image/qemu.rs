@@ -1,11 +1,6 @@
 //! Finds an emulator that runs current kernels: this machine's own, or a newer one unpacked beside it.
 
-#![expect(clippy::disallowed_methods, reason = "emulators are files")]
-
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
@@ -14,6 +9,7 @@ use crate::{
     cache::{Cache, Key},
     packages,
     program::output_of,
+    unpacked,
 };
 
 /// Linux 6.12 crashes at random under the emulation of QEMU 7.2; from this version on it runs.
@@ -47,16 +43,15 @@ pub async fn qemu(cache: &Cache) -> Result<Qemu> {
         firmware: Vec::new(),
         version: version(Path::new("/usr/bin/qemu-system-x86_64")).await?,
     };
-    if major(&installed.version) >= OLDEST { Ok(installed) } else { unpacked(cache).await }
+    if major(&installed.version) >= OLDEST { Ok(installed) } else { newer(cache).await }
 }
 
-async fn unpacked(cache: &Cache) -> Result<Qemu> {
+async fn newer(cache: &Cache) -> Result<Qemu> {
     let key = Key::new().with("recipe", include_str!("qemu.rs"));
     let entry = cache
         .entry("qemu", &key, &format!("unpacking QEMU from {BACKPORTS}"), async |folder| {
-            let mirror = packages::mirror().await?;
-            download(&mirror.archive, folder).await?;
-            unpack(folder).await
+            let wanted = PACKAGES.map(|package| format!("{package}/{BACKPORTS}"));
+            unpacked::unpack(&["bookworm", BACKPORTS], &wanted, folder).await
         })
         .await?;
     let system = entry.join("usr/bin/qemu-system-x86_64");
@@ -69,49 +64,6 @@ async fn unpacked(cache: &Cache) -> Result<Qemu> {
     Ok(Qemu { system, image: entry.join("usr/bin/qemu-img"), firmware, version })
 }
 
-/// Downloads with package lists of its own, so that nothing of this machine's package state changes.
-async fn download(archive: &str, folder: &Path) -> Result<()> {
-    for path in ["lists/partial", "archives/partial", "debs"] {
-        fs::create_dir_all(folder.join(path)).with_context(|| format!("creating {path} in {}", folder.display()))?;
-    }
-    let list = folder.join("sources.list");
-    let keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
-    let sources: String =
-        ["bookworm", BACKPORTS].iter().map(|suite| format!("deb {keyring} {archive} {suite} main\n")).collect();
-    fs::write(&list, sources).with_context(|| format!("writing {}", list.display()))?;
-    apt_get(folder, &list).arg("update").output_or_error().await?;
-    let wanted = PACKAGES.map(|package| format!("{package}/{BACKPORTS}"));
-    apt_get(folder, &list).arg("download").args(wanted).current_dir(folder.join("debs")).output_or_error().await
-}
-
-/// apt drops its rights to a user who may not read below root's home.
-fn apt_get(folder: &Path, list: &Path) -> Command {
-    let mut command = Command::new("apt-get");
-    for option in [
-        format!("Dir::Etc::sourcelist={}", list.display()),
-        "Dir::Etc::sourceparts=/dev/null".to_owned(),
-        format!("Dir::State::lists={}", folder.join("lists").display()),
-        format!("Dir::Cache={}", folder.display()),
-        "APT::Get::List-Cleanup=0".to_owned(),
-        "APT::Sandbox::User=root".to_owned(),
-    ] {
-        command.arg("-o").arg(option);
-    }
-    command
-}
-
-async fn unpack(folder: &Path) -> Result<()> {
-    let debs = folder.join("debs");
-    for entry in fs::read_dir(&debs).with_context(|| format!("listing {}", debs.display()))? {
-        let package = entry.with_context(|| format!("listing {}", debs.display()))?.path();
-        output_of(Command::new("dpkg").arg("-x").arg(package).arg(folder)).await?;
-    }
-    for scratch in ["debs", "lists", "archives"] {
-        fs::remove_dir_all(folder.join(scratch)).with_context(|| format!("removing {scratch} of the download"))?;
-    }
-    Ok(())
-}
-
 async fn version(system: &Path) -> Result<String> {
     let said = output_of(Command::new(system).arg("--version")).await?;
     let version = said.split_whitespace().skip_while(|word| *word != "version").nth(1);
@@ -120,15 +72,4 @@ async fn version(system: &Path) -> Result<String> {
 
 fn major(version: &str) -> u32 {
     version.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-/// Reads better at the end of a command than around it.
-trait OutputOrError {
-    async fn output_or_error(&mut self) -> Result<()>;
-}
-
-impl OutputOrError for Command {
-    async fn output_or_error(&mut self) -> Result<()> {
-        output_of(self).await.map(drop)
-    }
 }

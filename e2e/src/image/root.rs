@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{
     cache::{Cache, Key},
-    image::Suite,
+    image::{Purpose, Suite, node},
     packages::{self, Mirror},
     program::output_of,
 };
@@ -26,21 +26,27 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-bin,udev,kmod,procps,numa
 const USER: (&str, u32) = ("orchestrator", 1500);
 
 /// The root directory of `suite`, built if need be. Nobody changes it: disks copy it, containers lay an overlay over it.
-pub async fn root(cache: &Cache, suite: Suite) -> Result<PathBuf> {
-    let key = Key::new().with("recipe", include_str!("root.rs")).with("suite", suite.name());
-    let what = format!("building the root file system of {suite}");
+pub async fn root(cache: &Cache, suite: Suite, purpose: Purpose) -> Result<PathBuf> {
+    let packages = match purpose {
+        Purpose::Plain => PACKAGES.to_owned(),
+        Purpose::Node => format!("{PACKAGES},{}", node::PACKAGES),
+    };
+    let label = purpose.label(suite);
+    let key =
+        Key::new().with("recipe", include_str!("root.rs")).with("suite", suite.name()).with("packages", &packages);
+    let what = format!("building the root file system of {label}");
     let entry = cache
-        .entry(&format!("root-{suite}"), &key, &what, async |folder| {
+        .entry(&format!("root-{label}"), &key, &what, async |folder| {
             packages::install_missing(cache).await?;
             let root = folder.join("root");
-            bootstrap(suite, &packages::mirror().await?, folder, &root).await?;
+            bootstrap(suite, &packages, &packages::mirror().await?, folder, &root).await?;
             settle(&root)
         })
         .await?;
     Ok(entry.join("root"))
 }
 
-async fn bootstrap(suite: Suite, mirror: &Mirror, folder: &Path, root: &Path) -> Result<()> {
+async fn bootstrap(suite: Suite, packages: &str, mirror: &Mirror, folder: &Path, root: &Path) -> Result<()> {
     let options = folder.join("apt.conf");
     fs::write(&options, &mirror.options).with_context(|| format!("writing {}", options.display()))?;
     let mut command = Command::new("mmdebstrap");
@@ -50,7 +56,7 @@ async fn bootstrap(suite: Suite, mirror: &Mirror, folder: &Path, root: &Path) ->
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"])
         .arg("--dpkgopt=path-exclude=/usr/share/man/*")
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         .arg(suite.name())
         .arg(root)
         .arg(&mirror.archive);
