@@ -39,6 +39,8 @@ enum Lane {
     Bus,
     /// Kernel truth in emulated machines.
     Host,
+    /// A real Kubernetes node: images, DaemonSet and Deployment, beside a kubelet.
+    Node,
     /// The user's whole path.
     All,
 }
@@ -137,6 +139,7 @@ fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
         Lane::Api => ours("api"),
         Lane::Bus => ours("bus"),
         Lane::Host => ours("host"),
+        Lane::Node => ours("node"),
         Lane::All => ours("all"),
     }
 }
