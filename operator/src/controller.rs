@@ -13,7 +13,7 @@ use crate::liveness::silent_from;
 use crate::memory::Memory;
 use crate::news::news;
 use crate::resolve::{Resolution, resolve};
-use crate::view::{ClusterView, Definitions, TopologyView, gather};
+use crate::view::{ClusterView, Definitions, TopologyView};
 
 /// One pass of the operator that leads in this term. Running it again is always safe; with nothing changed it writes
 /// nothing, and nothing either where some host knows a later term: then this one has to be made anew.
@@ -30,7 +30,7 @@ pub async fn pass(
     if let Some(fault) = term_fault(snapshot.highest_term(), term) {
         return Err(ClusterError::NotLeading { attempt: fault.to_string() });
     }
-    let mut view = gather(&snapshot);
+    let mut view = memory.decode(&snapshot);
     if view.holds_removals() && cluster.definitions_are_leaving().await? {
         view.definitions = Definitions::Leave;
     }
@@ -104,7 +104,7 @@ fn statuses<'a>(
     blocked: &[Violation],
     now: Timestamp,
 ) -> Vec<(&'a TopologyView, SliceTopologyStatus)> {
-    let topologies = view.topologies.values();
+    let topologies = view.topologies.values().map(AsRef::as_ref);
     let statuses = topologies.map(|topology| (topology, aggregate(view, topology, resolution, blocked, now)));
     statuses.filter(|(topology, status)| topology.status != *status).collect()
 }

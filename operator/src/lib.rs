@@ -8,6 +8,7 @@ pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod controller;
+mod decoded;
 pub mod election;
 pub mod entry;
 pub mod kube_cluster;
