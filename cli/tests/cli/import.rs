@@ -1,5 +1,7 @@
 //! `import` on the unit files of the examples: the topology that they meant, and what they never did.
 
+#![expect(clippy::disallowed_methods, reason = "it compares files")]
+
 use serde_json::{Value, json};
 
 use crate::program::{Folder, Run, golden, repository, run};
