@@ -39,11 +39,12 @@ const AGENT: &[(&str, &str, &str, &str)] = &[
     ("get create patch update", "coordination.k8s.io/leases", RELEASE, ""),
     ("create patch", "events.k8s.io/events", "default", ""),
 ];
-/// What Kubernetes lets everybody do who is known: ask about oneself.
+/// What Kubernetes lets every account do: ask about itself, and whom to trust.
 const EVERYBODY: &[(&str, &str, &str, &str)] = &[
     ("create", "authorization.k8s.io/selfsubjectaccessreviews", "*", ""),
     ("create", "authorization.k8s.io/selfsubjectrulesreviews", "*", ""),
     ("create", "authentication.k8s.io/selfsubjectreviews", "*", ""),
+    ("get list watch", "certificates.k8s.io/clustertrustbundles", "*", ""),
 ];
 
 const VERBS: [&str; 14] = [
@@ -233,7 +234,7 @@ fn is_expected(table: &[(&str, &str, &str, &str)], question: &Question) -> bool 
 async fn roles_give_what_the_table_says_and_nothing_else_of_all_there_is() {
     let Cluster { admin, .. } = &cluster().await;
     let served = served(admin).await;
-    for known in ["/secrets", "/pods/exec", "/nodes/proxy", "lamina.dev/hoststates/status", "apps/daemonsets/scale"] {
+    for known in ["/secrets", "/pods/exec", "/nodes/proxy", "lamina.dev/hoststates/status", "apps/deployments/scale"] {
         assert!(served.iter().any(|(name, _)| name == known), "{known} is not served");
     }
     let questions = questions(&served);
@@ -474,26 +475,31 @@ async fn the_operator_writes_specs_and_its_own_lease_and_no_statuses_of_hosts() 
     }
 }
 
-/// The operators' Lease is made and replaced by the same verb, which names it: a version that is not there any more, and a
-/// second one where there is one already, are refused.
+/// The operators' Lease is made and replaced by the same verb, which names it. A version alone keeps nobody from making an
+/// object that is gone, so a write names the identity, too.
 #[tokio::test]
 async fn a_lease_is_replaced_only_by_whoever_knows_it() {
     let cluster = cluster().await;
     let admin = &cluster.admin;
     let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/a-test";
-    let put = async |version: Option<&str>| {
+    let put = async |known: Option<(&str, &str)>, holder: &str| {
         let mut object = lease("a-test", "kube-system");
-        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["uid"] = json!(known.map(|(uid, _)| uid));
+        object["metadata"]["resourceVersion"] = json!(known.map(|(_, version)| version));
+        object["spec"]["holderIdentity"] = json!(holder);
         send(admin, &("PUT", path.to_owned(), object)).await
     };
-    let made = put(None).await;
+    let made = put(None, "first").await;
     assert_eq!(made.status, 201, "{}", made.message());
-    assert!(!put(None).await.is_success(), "there is one already");
-    let version = made.body["metadata"]["resourceVersion"].as_str().expect("a version");
-    assert!(put(Some(version)).await.is_success());
-    assert_eq!(put(Some(version)).await.status, 409, "it has changed since");
+    assert!(!put(None, "second").await.is_success(), "there is one already");
+    let text = |key: &str| made.body["metadata"][key].as_str().expect("a text").to_owned();
+    let (uid, version) = (text("uid"), text("resourceVersion"));
+    let known = Some((uid.as_str(), version.as_str()));
+    assert!(put(known, "third").await.is_success());
+    assert_eq!(put(known, "fourth").await.status, 409, "it has changed since");
     assert!(send(admin, &delete(path.to_owned())).await.is_success());
-    assert!(!put(Some(version)).await.is_success(), "the one that was known is gone");
+    let told = put(known, "fifth").await;
+    assert!(!told.is_success(), "the one that was known is gone, and is not made again: {:?}", told.body);
 }
 
 #[tokio::test]

@@ -33,7 +33,9 @@ pub struct Lease {
     pub duration: Duration,
     /// A text that differs after each renewal.
     pub renewed: String,
-    /// The object's version, the precondition of writes.
+    /// The object's identity; with the version it is the precondition of writes.
+    pub uid: String,
+    /// The object's version.
     pub version: String,
 }
 
@@ -70,10 +72,10 @@ pub struct Candidate {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Write the Lease with this name in it and a new term, if it still has this version; if there is none, create it.
+    /// Write the Lease with this name in it and a new term.
     Acquire {
-        /// The version that must still stand; `None` if there must be none.
-        version: Option<String>,
+        /// The one that must still stand there like this; `None` if there must be none.
+        over: Option<Lease>,
         /// The new term.
         term: Term,
     },
@@ -82,12 +84,10 @@ pub enum Decision {
         /// The term.
         term: Term,
     },
-    /// Write it anew in the same term, if it still has this version.
+    /// Write it anew in the same term.
     Renew {
-        /// The version that must still stand.
-        version: String,
-        /// The term.
-        term: Term,
+        /// The one that must still stand there like this.
+        over: Lease,
     },
     /// Wait for news, and look again at this moment if none come.
     Wait {
@@ -140,7 +140,7 @@ impl Candidate {
         match &self.seen {
             Seen::NotYet => Decision::Wait { until: None },
             // Nobody ever led here.
-            Seen::Missing if highest.is_none() => Decision::Acquire { version: None, term: Term::NONE.next() },
+            Seen::Missing if highest.is_none() => Decision::Acquire { over: None, term: Term::NONE.next() },
             Seen::Missing => Decision::Restore { term: highest },
             Seen::There(lease) if lease.holder == self.identity => self.keep(lease, highest, now),
             Seen::There(_) if self.tenure.is_some() => Decision::Stop,
@@ -161,7 +161,7 @@ impl Candidate {
         let due = self.tenure.filter(|tenure| tenure.term == lease.term).map(|tenure| tenure.began.after(RENEWAL));
         match due {
             Some(due) if now < due => Decision::Wait { until: Some(due) },
-            Some(_) | None => Decision::Renew { version: lease.version.clone(), term: lease.term },
+            Some(_) | None => Decision::Renew { over: lease.clone() },
         }
     }
 
@@ -175,11 +175,11 @@ impl Candidate {
         Lease { holder: NOBODY.to_owned(), ..self.lease(term) }
     }
 
-    /// How the Lease is handed back, if it is ours: its version and what to write.
-    pub fn handed_back(&self) -> Option<(String, Lease)> {
+    /// How the Lease is handed back, if it is ours: the one that must still stand there, and what to write over it.
+    pub fn handed_back(&self) -> Option<(Lease, Lease)> {
         match &self.seen {
             Seen::There(lease) if lease.holder == self.identity => {
-                Some((lease.version.clone(), Lease { holder: String::new(), ..self.lease(lease.term) }))
+                Some((lease.clone(), Lease { holder: String::new(), ..self.lease(lease.term) }))
             }
             Seen::There(_) | Seen::Missing | Seen::NotYet => None,
         }
@@ -187,7 +187,7 @@ impl Candidate {
 }
 
 fn acquire(lease: &Lease, highest: Term) -> Decision {
-    Decision::Acquire { version: Some(lease.version.clone()), term: lease.term.max(highest).next() }
+    Decision::Acquire { over: Some(lease.clone()), term: lease.term.max(highest).next() }
 }
 
 impl Seen {

@@ -149,11 +149,14 @@ impl Campaign {
                 self.candidate.stop();
                 Some(moment())
             }
-            Decision::Acquire { version, term } => {
+            Decision::Acquire { over, term } => {
                 info!(%term, "taking the Lease");
-                self.write(version, self.candidate.lease(term)).await
+                self.write(over, self.candidate.lease(term)).await
             }
-            Decision::Renew { version, term } => self.write(Some(version), self.candidate.lease(term)).await,
+            Decision::Renew { over } => {
+                let lease = self.candidate.lease(over.term);
+                self.write(Some(over), lease).await
+            }
             Decision::Restore { term } => {
                 warn!("the operators' Lease was lost; waiting for whoever held it");
                 self.write(None, self.candidate.vacant(term)).await
@@ -161,9 +164,9 @@ impl Campaign {
         }
     }
 
-    async fn write(&mut self, version: Option<String>, lease: Lease) -> Option<Moment> {
+    async fn write(&mut self, over: Option<Lease>, lease: Lease) -> Option<Moment> {
         let began = moment();
-        match self.replace(version, &lease).await {
+        match self.replace(over.as_ref(), &lease).await {
             Ok(written) => {
                 let led = self.candidate.tenure().map(|tenure| tenure.term);
                 let leads = written.term;
@@ -192,13 +195,19 @@ impl Campaign {
         }
     }
 
-    /// A PUT: with a version it replaces that version only, without one it creates. Both are rights on one name.
-    async fn replace(&self, version: Option<String>, lease: &Lease) -> anyhow::Result<Lease> {
-        let Lease { holder, term, duration, renewed: _, version: _ } = lease;
+    /// A PUT: with identity and version it replaces that very object only, without them it creates. Both are rights on one
+    /// name. A version alone would not do: where there is no object, the server makes one, whatever version is asked for.
+    async fn replace(&self, over: Option<&Lease>, lease: &Lease) -> anyhow::Result<Lease> {
+        let Lease { holder, term, duration, renewed: _, uid: _, version: _ } = lease;
+        let known = |part: fn(&Lease) -> &String| over.map(part).filter(|text| !text.is_empty());
         let object = serde_json::from_value(json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": { "name": self.name, "resourceVersion": version },
+            "metadata": {
+                "name": self.name,
+                "uid": known(|over| &over.uid),
+                "resourceVersion": known(|over| &over.version),
+            },
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": duration.as_secs(),
@@ -220,10 +229,10 @@ impl Campaign {
     async fn leave(mut self, farewell: Farewell) {
         self.candidate.stop();
         self.publish();
-        let Some((version, lease)) = self.candidate.handed_back().filter(|_| farewell == Farewell::HandBack) else {
+        let Some((over, lease)) = self.candidate.handed_back().filter(|_| farewell == Farewell::HandBack) else {
             return;
         };
-        match self.replace(Some(version), &lease).await {
+        match self.replace(Some(&over), &lease).await {
             Ok(_) => info!("the Lease is handed back"),
             Err(error) => warn!(error = format!("{error:#}"), "the Lease is not handed back; it runs out by itself"),
         }
@@ -265,6 +274,7 @@ fn seen(lease: &v1::Lease) -> Lease {
         term: spec.lease_transitions.and_then(|number| Term::new(i64::from(number))).unwrap_or_default(),
         duration: Duration::from_secs(duration),
         renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default(),
+        uid: lease.uid().unwrap_or_default(),
         version: lease.resource_version().unwrap_or_default(),
     }
 }

@@ -28,14 +28,23 @@ fn candidate(seen: Seen, since: u64) -> Candidate {
     candidate
 }
 
-fn acquire(version: Option<&str>, number: i64) -> Decision {
-    Decision::Acquire { version: version.map(str::to_owned), term: term(number) }
+/// What is written over a Lease of this version.
+fn acquire(version: Option<&str>, number: i64) -> (Option<String>, Term) {
+    (version.map(str::to_owned), term(number))
+}
+
+/// Of a decision to acquire: over which version, in which term.
+fn acquired(decision: Decision) -> (Option<String>, Term) {
+    match decision {
+        Decision::Acquire { over, term } => (over.map(|lease| lease.version), term),
+        other => panic!("it should be acquired: {other:?}"),
+    }
 }
 
 #[test]
 fn the_first_operator_of_a_cluster_leads_at_once() {
     assert_eq!(candidate(Seen::NotYet, 0).decide(Term::NONE, at(99)), Decision::Wait { until: None });
-    assert_eq!(candidate(Seen::Missing, 0).decide(Term::NONE, at(0)), acquire(None, 1));
+    assert_eq!(acquired(candidate(Seen::Missing, 0).decide(Term::NONE, at(0))), acquire(None, 1));
 }
 
 #[test]
@@ -45,7 +54,7 @@ fn a_lost_lease_is_waited_for_where_somebody_led_before() {
     candidate.wrote(Lease { version: "9".to_owned(), ..candidate.vacant(term(7)) }, at(99), at(101));
     assert_eq!(candidate.tenure(), None);
     assert_eq!(candidate.decide(term(7), at(115)), Decision::Wait { until: Some(at(116)) });
-    assert_eq!(candidate.decide(term(7), at(116)), acquire(Some("9"), 8));
+    assert_eq!(acquired(candidate.decide(term(7), at(116))), acquire(Some("9"), 8));
 }
 
 #[test]
@@ -54,7 +63,7 @@ fn a_lease_is_free_only_after_nobody_was_seen_to_renew_it() {
     assert_eq!(candidate.decide(term(3), at(114)), Decision::Wait { until: Some(at(115)) });
     candidate.see(Seen::There(lease("other", 3, 11)), at(114));
     assert_eq!(candidate.decide(term(3), at(115)), Decision::Wait { until: Some(at(129)) });
-    assert_eq!(candidate.decide(term(9), at(129)), acquire(Some("11"), 10));
+    assert_eq!(acquired(candidate.decide(term(9), at(129))), acquire(Some("11"), 10));
 }
 
 #[test]
@@ -69,7 +78,7 @@ fn a_holder_that_asks_for_more_time_gets_it_within_reason() {
 
 #[test]
 fn what_was_handed_back_is_taken_at_once() {
-    assert_eq!(candidate(Seen::There(lease("", 4, 10)), 0).decide(term(2), at(0)), acquire(Some("10"), 5));
+    assert_eq!(acquired(candidate(Seen::There(lease("", 4, 10)), 0).decide(term(2), at(0))), acquire(Some("10"), 5));
 }
 
 #[test]
@@ -77,7 +86,7 @@ fn the_holder_renews_in_time_and_keeps_its_term() {
     let mut candidate = candidate(Seen::There(lease("", 4, 10)), 0);
     candidate.wrote(lease("me", 5, 11), at(1), at(1));
     assert_eq!(candidate.decide(term(5), at(3)), Decision::Wait { until: Some(at(4)) });
-    assert_eq!(candidate.decide(term(5), at(4)), Decision::Renew { version: "11".to_owned(), term: term(5) });
+    assert_eq!(candidate.decide(term(5), at(4)), Decision::Renew { over: lease("me", 5, 11) });
     assert_eq!(candidate.tenure().and_then(|tenure| tenure.left(at(10))), Some(Duration::from_secs(1)));
     assert_eq!(candidate.tenure().and_then(|tenure| tenure.left(at(11))), None);
 }
@@ -87,7 +96,7 @@ fn a_renewal_that_nobody_answered_gives_no_right_to_write() {
     let mut candidate = candidate(Seen::There(lease("", 4, 10)), 0);
     candidate.see(Seen::There(lease("me", 5, 11)), at(2));
     assert_eq!(candidate.tenure(), None);
-    assert_eq!(candidate.decide(term(4), at(2)), Decision::Renew { version: "11".to_owned(), term: term(5) });
+    assert_eq!(candidate.decide(term(4), at(2)), Decision::Renew { over: lease("me", 5, 11) });
 }
 
 #[test]
@@ -106,7 +115,7 @@ fn a_holder_that_sees_another_stops_and_one_whose_watch_lags_does_not() {
 fn a_host_that_knows_a_later_term_makes_the_holder_take_a_new_one() {
     let mut candidate = candidate(Seen::Missing, 0);
     candidate.wrote(lease("me", 1, 11), at(1), at(1));
-    assert_eq!(candidate.decide(term(40), at(1)), acquire(Some("11"), 41));
+    assert_eq!(acquired(candidate.decide(term(40), at(1))), acquire(Some("11"), 41));
 }
 
 #[test]
@@ -114,8 +123,8 @@ fn only_the_holder_hands_back() {
     let mut candidate = candidate(Seen::There(lease("other", 5, 11)), 0);
     assert_eq!(candidate.handed_back(), None);
     candidate.wrote(lease("me", 6, 12), at(1), at(1));
-    let (version, back) = candidate.handed_back().expect("it is ours");
-    assert_eq!((version.as_str(), back.holder.as_str(), back.term), ("12", "", term(6)));
+    let (over, back) = candidate.handed_back().expect("it is ours");
+    assert_eq!((over.version.as_str(), back.holder.as_str(), back.term), ("12", "", term(6)));
 }
 
 /// What happens to one of several operators.
@@ -213,14 +222,14 @@ impl Election {
     fn arrive(&mut self, who: usize, heard: bool) {
         let Some((write, began)) = self.on_the_way[who].take() else { return };
         let own = |term| self.candidates[who].lease(term);
-        let (version, lease, is_new) = match write {
-            Decision::Acquire { version, term } => (version, own(term), true),
-            Decision::Renew { version, term } => (Some(version), own(term), false),
+        let (over, lease, is_new) = match write {
+            Decision::Acquire { over, term } => (over, own(term), true),
+            Decision::Renew { over } => (Some(over.clone()), own(over.term), false),
             Decision::Restore { term } => (None, self.candidates[who].vacant(term), false),
             Decision::Wait { .. } | Decision::Stop => return,
         };
         let now = self.clock(who);
-        if version != self.lease.as_ref().map(|lease| lease.version.clone()) {
+        if over.map(|lease| lease.version) != self.lease.as_ref().map(|lease| lease.version.clone()) {
             let seen = self.lease.clone().map_or(Seen::Missing, Seen::There);
             return if heard {
                 self.candidates[who].read(seen, now)

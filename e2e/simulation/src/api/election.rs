@@ -22,19 +22,19 @@ pub async fn campaign(api: &ApiServer, author: &Author, candidate: &mut Candidat
     // A write is answered, or what stands there is read: a few turns are enough.
     for _ in 0..4 {
         let began = api.with(|store| moment(store.now));
-        let (version, lease, words) = match candidate.decide(highest, began) {
+        let (over, lease, words) = match candidate.decide(highest, began) {
             Decision::Wait { .. } => return,
             Decision::Stop => {
                 candidate.stop();
                 continue;
             }
             Decision::Renew { .. } => return renew(api, author, candidate, highest),
-            Decision::Acquire { version, term } => {
-                (version, candidate.lease(term), format!("takes the Lease in term {term}"))
+            Decision::Acquire { over, term } => {
+                (over, candidate.lease(term), format!("takes the Lease in term {term}"))
             }
             Decision::Restore { term } => (None, candidate.vacant(term), format!("restores the Lease of term {term}")),
         };
-        let written = api.request(author, &words, |store| put(store, author, version.as_deref(), &lease)).await;
+        let written = api.request(author, &words, |store| put(store, author, over.as_ref(), &lease)).await;
         let now = api.with(|store| moment(store.now));
         match written {
             Ok(lease) => candidate.wrote(lease, began, now),
@@ -55,11 +55,11 @@ pub fn watch(api: &ApiServer, candidate: &mut Candidate, view: &View) {
 pub fn renew(api: &ApiServer, author: &Author, candidate: &mut Candidate, highest: Term) {
     api.with(|store| {
         let now = moment(store.now);
-        let Decision::Renew { version, term } = candidate.decide(highest, now) else { return };
+        let Decision::Renew { over } = candidate.decide(highest, now) else { return };
         if store.is_away {
             return;
         }
-        match put(store, author, Some(&version), &candidate.lease(term)) {
+        match put(store, author, Some(&over), &candidate.lease(over.term)) {
             Ok(lease) => candidate.wrote(lease, now, now),
             Err(_) => candidate.read(seen(store, u64::MAX), now),
         }
@@ -69,18 +69,18 @@ pub fn renew(api: &ApiServer, author: &Author, candidate: &mut Candidate, highes
 /// Hands the Lease back, if it is this operator's.
 pub async fn hand_back(api: &ApiServer, author: &Author, candidate: &mut Candidate) {
     candidate.stop();
-    let Some((version, lease)) = candidate.handed_back() else { return };
+    let Some((over, lease)) = candidate.handed_back() else { return };
     // Whoever gets no answer lets it run out.
-    let _ = api.request(author, "hands the Lease back", |store| put(store, author, Some(&version), &lease)).await;
+    let _ = api.request(author, "hands the Lease back", |store| put(store, author, Some(&over), &lease)).await;
 }
 
-/// A PUT: with a version it replaces that version only, without one it creates.
-fn put(store: &mut Store, author: &Author, version: Option<&str>, lease: &Lease) -> Result<Lease, WriteError> {
+/// A PUT: with identity and version it replaces that very object only, without them it creates.
+fn put(store: &mut Store, author: &Author, over: Option<&Lease>, lease: &Lease) -> Result<Lease, WriteError> {
     let spec = json!({ "holder": lease.holder, "term": lease.term, "renewed": store.now.to_string() });
-    let written = match version {
+    let written = match over {
         None => store.create(author, Kind::Lease, object(OPERATORS_LEASE, Default::default(), spec))?,
-        Some(version) => {
-            let precondition = Precondition { uid: None, resource_version: Some(version.to_owned()) };
+        Some(Lease { uid, version, .. }) => {
+            let precondition = Precondition { uid: Some(uid.clone()), resource_version: Some(version.clone()) };
             store
                 .change(author, (Kind::Lease, OPERATORS_LEASE, Part::Whole), &precondition, |lease| lease.spec = spec)?
         }
@@ -102,6 +102,7 @@ fn read(lease: &RawObject) -> Lease {
         term: lease.term(),
         duration: Duration::ZERO,
         renewed: text("renewed"),
+        uid: lease.uid.clone(),
         version: lease.resource_version.clone(),
     }
 }
