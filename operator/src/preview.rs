@@ -25,8 +25,8 @@ pub struct Preview {
     pub placed: Placed,
 }
 
-/// Asks what the operator would do, paused or not. `present` is what the host's `HostState` holds now; entries of topologies that are
-/// not given stay, and hold what they have.
+/// Asks what the operator would do, paused or not. `present` is what the host's `HostState` holds now; entries of topologies that
+/// are not given stay, and hold what they have.
 pub fn preview(
     name: &str,
     hardware: &Hardware,
@@ -55,7 +55,7 @@ pub fn violations(
     topologies: &[(TopologyName, SliceTopologySpec)],
     entries: &BTreeMap<TopologyName, TopologyEntry>,
 ) -> Vec<String> {
-    let views = topologies.iter().map(|(name, spec)| (name.to_string(), topology_view(name, spec)));
+    let views = topologies.iter().map(|(name, spec)| (name.to_string(), Arc::new(topology_view(name, spec))));
     let view = ClusterView {
         topologies: views.collect(),
         hosts: [(name.to_owned(), host_view(name, hardware, present))].into(),

@@ -82,6 +82,14 @@ impl<H: Host> Host for Journal<H> {
         self.host.write(path, content).await
     }
 
+    async fn mode(&mut self, path: &HostPath) -> Result<u32, HostError> {
+        self.host.mode(path).await
+    }
+
+    async fn set_mode(&mut self, path: &HostPath, mode: u32) -> Result<(), HostError> {
+        self.host.set_mode(path, mode).await
+    }
+
     async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {
         self.host.sync(path).await
     }

@@ -56,7 +56,15 @@ fn object(accepted: &Accepted, entries: &BTreeMap<TopologyName, TopologyEntry>) 
         false => 1,
     };
     let raw = entries.values().filter_map(|entry| serde_json::to_value(entry).ok());
-    RawHostState { uid: UID.to_owned(), generation, annotations: BTreeMap::new(), entries: raw.collect(), status: None }
+    // Whoever takes a host over from a cluster's operators speaks in their last term.
+    RawHostState {
+        uid: UID.to_owned(),
+        generation,
+        term: accepted.term,
+        annotations: BTreeMap::new(),
+        entries: raw.collect(),
+        status: None,
+    }
 }
 
 impl Cluster for SingleHost {

@@ -142,7 +142,7 @@ impl World {
                 None => store.create(&Author::Admin, kind, crate::api::object(name, BTreeMap::new(), spec)),
                 Some(_) => {
                     store.change(&Author::Admin, (kind, name, Part::Whole), &Precondition::default(), |topology| {
-                        topology.spec = spec;
+                        topology.spec = spec.into();
                     })
                 }
             };
@@ -403,7 +403,7 @@ impl World {
         }
         let object = self.api.with(|store| store.get(ObjectKind::SliceTopology, name).cloned());
         let Some(object) = object.filter(|object| object.generation == status.observed_generation) else { return };
-        let spec: Option<SliceTopologySpec> = serde_json::from_value(object.spec.clone()).ok();
+        let spec: Option<SliceTopologySpec> = serde_json::from_value((*object.spec).clone()).ok();
         let Some(spec) = spec else { return };
         for found in self.unlike(name, &spec) {
             self.failures.push(format!("the operator says {name} is Ready at {}: {found}", object.generation));

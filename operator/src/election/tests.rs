@@ -17,6 +17,7 @@ fn lease(holder: &str, number: i64, version: u64) -> Lease {
         holder: holder.to_owned(),
         term: term(number),
         duration: DURATION,
+        uid: "u".to_owned(),
         version: version.to_string(),
         renewed: version.to_string(),
     }

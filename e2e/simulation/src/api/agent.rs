@@ -83,7 +83,7 @@ impl Cluster for AgentClient {
         let written = self.api.request(&author, &words, |store| {
             let precondition = Precondition { uid: Some(uid.to_owned()), resource_version: None };
             store.change(&author, (Kind::HostState, &host, Part::Status), &precondition, |object| {
-                object.status = json!(status);
+                object.status = json!(status).into();
             })
         });
         let written = written.await;
@@ -105,7 +105,7 @@ impl Cluster for AgentClient {
             match store.get(Kind::Lease, host) {
                 None => store.create(author, Kind::Lease, object(host, Default::default(), spec)),
                 Some(_) => store.change(author, (Kind::Lease, host, Part::Whole), &Precondition::default(), |lease| {
-                    lease.spec = spec;
+                    lease.spec = spec.into();
                 }),
             }
         });

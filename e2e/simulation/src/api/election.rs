@@ -81,8 +81,9 @@ fn put(store: &mut Store, author: &Author, over: Option<&Lease>, lease: &Lease) 
         None => store.create(author, Kind::Lease, object(OPERATORS_LEASE, Default::default(), spec))?,
         Some(Lease { uid, version, .. }) => {
             let precondition = Precondition { uid: Some(uid.clone()), resource_version: Some(version.clone()) };
-            store
-                .change(author, (Kind::Lease, OPERATORS_LEASE, Part::Whole), &precondition, |lease| lease.spec = spec)?
+            store.change(author, (Kind::Lease, OPERATORS_LEASE, Part::Whole), &precondition, |lease| {
+                lease.spec = spec.into()
+            })?
         }
     };
     Ok(read(&written))

@@ -302,10 +302,11 @@ impl Store {
             let of_others =
                 present.into_iter().filter(|entry| !before.contains(&name(entry)) && !own.contains(&name(entry)));
             let all: Vec<Value> = entries.iter().cloned().chain(of_others).collect();
-            object.spec = serde_json::json!({ "term": term });
+            let mut spec = serde_json::json!({ "term": term });
             if !all.is_empty() {
-                object.spec["topologies"] = all.into();
+                spec["topologies"] = all.into();
             }
+            object.spec = spec.into();
         })?;
         self.applied.insert(host.to_owned(), own);
         Ok(changed)
@@ -383,7 +384,7 @@ pub fn object(name: &str, labels: BTreeMap<String, String>, spec: Value) -> RawO
         finalizers: Vec::new(),
         created: None,
         deletion_asked: None,
-        spec,
-        status: Value::Null,
+        spec: spec.into(),
+        status: Value::Null.into(),
     }
 }

@@ -146,7 +146,7 @@ impl Cluster for OperatorClient {
             // A server-side apply of a custom resource's status compares the version and overlooks the uid.
             let precondition = Precondition { uid: None, ..Precondition::of(topology) };
             store.change(author, place, &precondition, |object| {
-                object.status = json!(status);
+                object.status = json!(status).into();
             })
         });
         let written = written.await.map_err(|error| in_words(attempt, error))?;
