@@ -1,8 +1,6 @@
 //! Which requests operator and agents may make: every verb on everything that the server serves, asked one by one of the
 //! roles, and every write that the roles let through, sent one by one against the policy, with stolen tokens too.
 
-#![expect(clippy::disallowed_methods, reason = "it waits with a limit")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
