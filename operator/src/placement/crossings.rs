@@ -32,7 +32,13 @@ pub struct Sofar<'a> {
 }
 
 /// Looks at what waits in this state, in so many steps at most. None where it is no packing.
-pub fn crossings(problem: &Problem, outlook: &Outlook, state: &State, sofar: &Sofar, steps: usize) -> Option<Crossings> {
+pub fn crossings(
+    problem: &Problem,
+    outlook: &Outlook,
+    state: &State,
+    sofar: &Sofar,
+    steps: usize,
+) -> Option<Crossings> {
     let table = Table::of(problem, state)?;
     let mut steps = steps;
     let mut fewest: Vec<Fewest> = Vec::new();
@@ -59,8 +65,7 @@ pub fn ties(
 ) -> Option<Crossings> {
     let table = Table::of(problem, state)?;
     let mut floor = sofar.bound.clone();
-    let mut wishes =
-        Wishes { table: &table, state, cost: sofar.cost, joints, best: sofar.best.cloned(), found: None };
+    let mut wishes = Wishes { table: &table, state, cost: sofar.cost, joints, best: sofar.best.cloned(), found: None };
     wishes.fewest_unmet(outlook, &mut floor, steps);
     Some(Crossings { floor, found: wishes.found, joints: Some(joints) })
 }
@@ -119,7 +124,8 @@ impl Wishes<'_> {
         if let Packed::Fits(groups, places) = &packed {
             let groups = self.table.groups(&self.table.tasks, groups, places);
             let arranged = self.table.arrange(self.state, self.cost, &groups);
-            if let Some((cost, shares)) = arranged.filter(|(cost, _)| self.best.as_ref().is_none_or(|best| cost < best)) {
+            if let Some((cost, shares)) = arranged.filter(|(cost, _)| self.best.as_ref().is_none_or(|best| cost < best))
+            {
                 self.best = Some(cost.clone());
                 self.found = Some((cost, shares));
             }
@@ -214,7 +220,8 @@ impl<'a> Table<'a> {
             }
         }
         let tells_apart = |kind: &usize| {
-            let is_same = |one: &Bin, other: &Bin| one.domains[*kind] == other.domains[*kind] && one.stuff == other.stuff;
+            let is_same =
+                |one: &Bin, other: &Bin| one.domains[*kind] == other.domains[*kind] && one.stuff == other.stuff;
             (0..bins.len()).all(|bin| bins[..bin].iter().all(|other| !is_same(other, &bins[bin])))
         };
         let finest = (0..kinds).rev().find(tells_apart)?;
