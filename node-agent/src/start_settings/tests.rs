@@ -40,12 +40,13 @@ fn a_process_that_runs_as_is_asked_differs_in_nothing() {
 
 #[test]
 fn each_difference_is_named() {
-    let change = |change: fn(&mut StartSettings)| {
+    type Change = fn(&mut StartSettings);
+    let change = |change: Change| {
         let mut found = found();
         change(&mut found);
         compared(&wanted(), &found).0.join("; ")
     };
-    let cases: [(&str, fn(&mut StartSettings)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("another command", |found| {
             found.command = vec!["/bin/old".to_owned()];
             found.process = found.command.clone();
