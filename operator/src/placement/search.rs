@@ -5,9 +5,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use crate::placement::bound::Outlook;
-use crate::placement::crossings::{Crossings, Sofar, crossings, ties};
 use crate::placement::options::{Candidate, Width, all, candidates};
-use crate::placement::packing::Joints;
 use crate::placement::problem::{Cost, End, Problem, Share};
 use crate::placement::shapes::Dice;
 use crate::placement::state::State;
@@ -18,15 +16,11 @@ const ROUNDS: usize = 6;
 /// How many shares branch and bound may look at.
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
-const SOME_STEPS: usize = 1000;
-/// How many steps packing may take where the rounds did not meet the bound.
-const PACKING_STEPS: usize = 2000;
-/// The same for ties.
-const TIES_STEPS: usize = 600;
+const SOME_STEPS: usize = 2000;
 /// How many small groups of tasks are placed anew where the bound is not met.
-const MENDINGS: usize = 40;
+const MENDINGS: usize = 300;
 /// How often that begins again from the first arrangement.
-const MENDING_STARTS: u64 = 1;
+const MENDING_STARTS: u64 = 6;
 /// How many shares each of these may look at.
 const MENDING_STEPS: usize = 200;
 /// How many tasks such a group has at most.
@@ -162,57 +156,21 @@ impl<'a> Search<'a> {
         let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
         self.floor.clone_from(&bound);
         let order = self.rounds(start, &cost, &bound);
-        if !self.is_done() {
-            let joints = self.count_crossings(start, &cost);
+        if self.best.as_ref().is_none_or(|(cost, _)| *cost != bound) {
             let mut state = start.clone();
             self.branch(&mut state, &cost, &order, &bound);
-            if let Some(joints) = joints.filter(|_| !self.is_complete && !self.is_done()) {
-                self.count_ties(start, &cost, joints);
-            }
-            if !self.is_complete && !self.is_done() && self.limit >= STEPS {
+            if !self.is_complete && self.limit >= STEPS {
                 self.mend(start, &cost);
             }
         }
         match self.best.take() {
             Some((cost, shares)) => {
-                let bound = if self.is_complete { cost.clone() } else { self.floor.clone() };
+                let bound = if self.is_complete { cost.clone() } else { bound };
                 Outcome::Found(Arrangement { shares, cost, bound })
             }
             None if self.is_complete => Outcome::Impossible,
             None => Outcome::Unknown,
         }
-    }
-
-    /// Sharpens the bound where the rounds did not meet it, and takes over what is better. Returns how many joints there
-    /// must be, where that is known.
-    fn count_crossings(&mut self, start: &State, cost: &Cost) -> Option<Joints> {
-        let best = self.best.as_ref().map(|(cost, _)| cost);
-        let sofar = Sofar { cost, bound: &self.floor, best };
-        let counted = crossings(self.problem, &self.outlook, start, &sofar, PACKING_STEPS)?;
-        self.take_over(counted)
-    }
-
-    /// The same for ties.
-    fn count_ties(&mut self, start: &State, cost: &Cost, joints: Joints) {
-        let best = self.best.as_ref().map(|(cost, _)| cost);
-        let sofar = Sofar { cost, bound: &self.floor, best };
-        if let Some(counted) = ties(self.problem, &self.outlook, start, &sofar, joints, TIES_STEPS) {
-            self.take_over(counted);
-        }
-    }
-
-    fn take_over(&mut self, counted: Crossings) -> Option<Joints> {
-        let Crossings { floor, found, joints } = counted;
-        let is_better = |(cost, _): &(Cost, Vec<Share>)| self.best.as_ref().is_none_or(|(best, _)| cost < best);
-        if let Some(better) = found.filter(is_better) {
-            self.best = Some(better);
-        }
-        self.floor = floor;
-        joints
-    }
-
-    fn is_done(&self) -> bool {
-        self.best.as_ref().is_some_and(|(cost, _)| *cost == self.floor)
     }
 
     /// Gives out shares one task after the other, in several orders. Returns the order that went best.
