@@ -1,8 +1,10 @@
 //! Reads the digests that a unit's text carries in `LogExtraFields=`: those loaded, and those of the running process.
 //!
 //! systemd writes `/run/systemd/units/log-extra-fields:UNIT` when it starts a process and renews it at each start, by
-//! hand or automatic; a reload leaves it alone (seen on 252 and 257). After a stop it stays behind, so it counts only
-//! while there is a process. Format: per field its length as 64-bit little-endian number, then `NAME=value`.
+//! hand or automatic; a reload leaves it alone (seen on 252 and 257). After a stop it stays behind, also when another text
+//! without such fields is started then. So it counts only while there is a process, and only if it is no older than the
+//! link `invocation:UNIT` beside it, which systemd makes just before it at every start. Format: per field its length as
+//! 64-bit little-endian number, then `NAME=value`.
 
 use crate::desired::TextDigests;
 
@@ -16,6 +18,11 @@ pub const DERIVED: &str = "LAMINA_DERIVED";
 /// The file that holds the fields of a unit's running process.
 pub fn file_of(unit: &str) -> String {
     format!("/run/systemd/units/log-extra-fields:{unit}")
+}
+
+/// The link whose target is the invocation of a unit's running process.
+pub fn invocation_of(unit: &str) -> String {
+    format!("/run/systemd/units/invocation:{unit}")
 }
 
 /// The digests among `NAME=value` fields; `None` unless all three are there.

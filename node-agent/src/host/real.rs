@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use lamina_crds::{Hardware, TopologyName, UnitKind, UnitName};
 
+use crate::desired::TextDigests;
 use crate::hardware;
 use crate::host::preflight::{self, Access};
 use crate::host::root::Root;
@@ -223,6 +224,15 @@ fn files(root: &Root, topologies: &BTreeSet<TopologyName>) -> io::Result<BTreeMa
     Ok(files)
 }
 
+/// The digests of the text that a unit's process was started from, if systemd kept them for this very start.
+fn started_from(root: &Root, unit: &UnitName) -> io::Result<Option<TextDigests>> {
+    let file = HostPath::new(log_fields::file_of(unit.as_str()));
+    let started = unit_dir::changed_at(root, &HostPath::new(log_fields::invocation_of(unit.as_str())))?;
+    let is_of_this_start = unit_dir::changed_at(root, &file)? >= started;
+    let fields = unit_dir::read(root, &file)?.filter(|_| is_of_this_start);
+    Ok(fields.as_deref().and_then(log_fields::parse))
+}
+
 /// The units with what their cgroups and processes show.
 fn measured(
     root: &Root,
@@ -231,8 +241,7 @@ fn measured(
 ) -> io::Result<BTreeMap<UnitName, ObservedUnit>> {
     for (name, unit) in &mut units {
         if unit.main_pid != 0 {
-            let fields = unit_dir::read(root, &HostPath::new(log_fields::file_of(name.as_str())))?;
-            unit.started_from = fields.as_deref().and_then(log_fields::parse);
+            unit.started_from = started_from(root, name)?;
         }
         let Some(mount) = mount.filter(|_| !unit.control_group.is_empty()) else { continue };
         let state = cgroups::state(root, mount, &unit.control_group)?;
