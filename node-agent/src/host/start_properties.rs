@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use lamina_crds::UnitName;
 use zbus::Variant;
@@ -117,7 +118,31 @@ pub fn complete(
     Ok(())
 }
 
+/// How often, and how far apart, a process is looked at that systemd has made and that is not the program yet.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
+
+/// The words of a process, once it is the program that it was made for.
 fn command_line(root: &Root, process: u32) -> io::Result<Vec<String>> {
+    let mut words = words(root, process)?;
+    for _ in 1..LOOKS {
+        if !is_before_exec(&words) {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        words = self::words(root, process)?;
+    }
+    Ok(words)
+}
+
+/// Until it becomes the program, a process of systemd's bears the program's name in parentheses, and nothing else (seen
+/// on 257, where another program stands in between).
+fn is_before_exec(words: &[String]) -> bool {
+    let named = words.first().is_some_and(|name| name.starts_with('(') && name.ends_with(')'));
+    named && words[1..].iter().all(String::is_empty)
+}
+
+fn words(root: &Root, process: u32) -> io::Result<Vec<String>> {
     match root.read_kernel(&format!("/proc/{process}/cmdline")) {
         Ok(text) => {
             let text = text.unwrap_or_default();
@@ -151,6 +176,15 @@ pub fn complete_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_is_not_the_program_yet_is_known() {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(is_before_exec(&words(&["(sleep)", "", ""])));
+        assert!(!is_before_exec(&words(&["/bin/sleep", "1000"])));
+        assert!(!is_before_exec(&words(&["(odd)", "-v"])));
+        assert!(!is_before_exec(&[]));
+    }
 
     #[test]
     fn a_services_properties_become_what_it_was_started_with() {
