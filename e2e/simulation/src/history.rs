@@ -237,14 +237,16 @@ impl History {
             let span = if round < SHORT_ROUNDS { 5 } else { 60 };
             self.world.wait(Duration::from_secs(span));
             self.world.revive();
-            let before = self.world.fuse.effects();
+            let before = (self.world.fuse.effects(), self.world.pulse(), self.world.news());
             self.world.round();
             if !self.world.failures.is_empty() {
                 return;
             }
-            let is_quiet = self.world.fuse.effects() == before && !self.world.is_due_within(Duration::from_secs(90));
-            // Nothing has changed since something was found wrong.
             let pulse = self.world.pulse();
+            // A write that was on its way for long may arrive without an effect in this round.
+            let is_still = (self.world.fuse.effects(), pulse, self.world.news()) == before;
+            let is_quiet = is_still && !self.world.is_due_within(Duration::from_secs(90));
+            // Nothing has changed since something was found wrong.
             if is_quiet && self.everybody_lives() && judged != Some(pulse) {
                 if self.wrong().is_empty() {
                     return self.rest();

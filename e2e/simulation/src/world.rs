@@ -294,6 +294,12 @@ impl World {
         (self.fuse.effects(), self.hosts.values().map(|site| site.host.stirs).sum())
     }
 
+    /// The last versions of what operators and agents watch.
+    pub fn news(&self) -> [u64; 2] {
+        let kinds = [ObjectKind::SliceTopology, ObjectKind::HostState];
+        self.api.with(|store| kinds.map(|kind| store.last_change(kind, u64::MAX)))
+    }
+
     /// A foreign hand acts on a host.
     pub fn disturb(&mut self, name: &str, hand: &Hand) {
         self.is_disturbed = true;
