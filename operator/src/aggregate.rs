@@ -101,7 +101,7 @@ fn refused(Refusal { reason, message }: &Refusal) -> Vec<Verdict> {
 
 fn leaving(view: &ClusterView, topology: &TopologyView) -> Vec<Verdict> {
     let holds = |state: &HostStateView| state.entries.keys().any(|entry| entry.as_str() == topology.target.name);
-    let hosts = view.hosts.iter().filter(|(_, host)| host.state.as_ref().is_some_and(holds));
+    let hosts = view.hosts.iter().filter(|(_, host)| host.state.as_deref().is_some_and(holds));
     let hosts: Vec<&str> = hosts.map(|(name, _)| name.as_str()).collect();
     let message = match hosts.as_slice() {
         [] => "being deleted; no host holds it any more".to_owned(),

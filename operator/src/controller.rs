@@ -12,7 +12,7 @@ use crate::liveness::silent_from;
 use crate::memory::Memory;
 use crate::news::news;
 use crate::resolve::{Resolution, resolve};
-use crate::view::{ClusterView, Definitions, TopologyView, gather};
+use crate::view::{ClusterView, Definitions, TopologyView};
 
 /// One pass. Running it again is always safe; with nothing changed it writes nothing.
 ///
@@ -22,7 +22,7 @@ pub async fn pass(
     cluster: &mut impl Cluster,
     now: Timestamp,
 ) -> Result<PassSummary, ClusterError> {
-    let mut view = gather(&memory.refresh(cluster.snapshot(), now));
+    let mut view = memory.look(cluster.snapshot(), now);
     if view.holds_removals() && cluster.definitions_are_leaving().await? {
         view.definitions = Definitions::Leave;
     }
@@ -96,7 +96,7 @@ fn statuses<'a>(
     blocked: &[Violation],
     now: Timestamp,
 ) -> Vec<(&'a TopologyView, SliceTopologyStatus)> {
-    let topologies = view.topologies.values();
+    let topologies = view.topologies.values().map(AsRef::as_ref);
     let statuses = topologies.map(|topology| (topology, aggregate(view, topology, resolution, blocked, now)));
     statuses.filter(|(topology, status)| topology.status != *status).collect()
 }

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod check;
 pub mod cluster;
 pub mod controller;
+mod decoded;
 pub mod entry;
 pub mod kube_cluster;
 pub mod liveness;

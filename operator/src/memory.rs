@@ -1,5 +1,5 @@
-//! What the operator remembers between passes: its own writes until the caches show them, and what the server refused.
-//! All of it may be lost at any time.
+//! What the operator remembers between passes: its own writes until the caches show them, what it has decoded, and what the
+//! server refused. All of it may be lost at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::changes::{Change, Target};
 use crate::check::Violation;
 use crate::snapshot::{RawObject, Snapshot};
+use crate::view::{ClusterView, Known, gather_anew};
 
 /// How long a write of ours is believed against a cache that does not show it.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -18,6 +19,7 @@ const BELIEVED: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     writes: BTreeMap<(Kind, String), Write>,
+    known: Known,
     refusals: BTreeMap<String, String>,
 }
 
@@ -52,6 +54,12 @@ impl Memory {
             is_recent && write.result.lay_over(objects, name)
         });
         snapshot
+    }
+
+    /// Everything that is to be decided from now, decoded.
+    pub fn look(&mut self, snapshot: Snapshot, now: Timestamp) -> ClusterView {
+        let snapshot = self.refresh(snapshot, now);
+        gather_anew(&snapshot, &mut self.known)
     }
 
     /// The change, aimed at the topology as our own write of its status left it. That write had the same precondition,

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn only_transitions_are_news() {
-        let mut topology = Scene::new().topology("x", &["cores: 1"]).view().topologies["x"].clone();
+        let mut topology = (*Scene::new().topology("x", &["cores: 1"]).view().topologies["x"]).clone();
         let stalled = status(ConditionStatus::True, Reason::Infeasible);
         let told = news(&topology, &stalled);
         assert_eq!((told[0].severity, told[0].reason.as_str()), (Severity::Warning, "Infeasible"));

@@ -1,6 +1,7 @@
 //! Decides what topologies would mean for one host, by the same steps as `resolve` and without a cluster around it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lamina_crds::slice_topology::DeletionPolicy;
 use lamina_crds::{Hardware, SliceTopologySpec, SliceTopologyStatus, TopologyEntry, TopologyName};
@@ -57,7 +58,7 @@ fn host_view(name: &str, hardware: &Hardware, present: &BTreeMap<TopologyName, T
         hardware: Some(hardware.clone()),
         reports: BTreeMap::new(),
     };
-    HostView { node: NodePresence::Missing, labels: BTreeMap::new(), state: Some(state), lease: None }
+    HostView { node: NodePresence::Missing, labels: BTreeMap::new(), state: Some(Arc::new(state)), lease: None }
 }
 
 fn topology_view(name: &TopologyName, spec: &SliceTopologySpec) -> TopologyView {

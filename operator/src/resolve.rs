@@ -28,7 +28,7 @@ pub const MOST_ENTRIES: usize = 64;
 pub fn resolve(view: &ClusterView) -> Resolution {
     let named = view.topologies.iter().filter_map(|(name, topology)| {
         let (topology_name, spec) = topology.wanted()?;
-        Some((name.as_str(), (topology, Named::of(topology_name, spec))))
+        Some((name.as_str(), (topology.as_ref(), Named::of(topology_name, spec))))
     });
     let named: BTreeMap<&str, Wish> = named.collect();
     let hosts = view.hosts.iter().map(|(name, host)| (name.clone(), resolve_host(view, &named, name, host)));
@@ -230,7 +230,8 @@ fn farewell(view: &ClusterView, host: &HostView, entry: &TopologyEntry) -> Optio
 
 /// Whether a host would let go of this entry, were it not for a pause.
 fn keeps_by_pause(view: &ClusterView, entry: &TopologyEntry) -> bool {
-    entry.state == EntryState::Present && view.topologies.get(entry.name.as_str()).is_some_and(is_paused)
+    entry.state == EntryState::Present
+        && view.topologies.get(entry.name.as_str()).is_some_and(|topology| is_paused(topology))
 }
 
 fn parting_state(view: &ClusterView, host: &HostView, entry: &TopologyEntry) -> EntryState {

@@ -53,9 +53,9 @@ pub struct RawObject {
     /// When its deletion was asked for.
     pub deletion_asked: Option<Timestamp>,
     /// Its spec; null if it has none.
-    pub spec: Value,
+    pub spec: Arc<Value>,
     /// Its status; null if it has none.
-    pub status: Value,
+    pub status: Arc<Value>,
 }
 
 impl RawObject {
@@ -75,8 +75,8 @@ impl RawObject {
             finalizers: strings(metadata.get("finalizers")),
             created: time("creationTimestamp"),
             deletion_asked: time("deletionTimestamp"),
-            spec: object.get("spec").cloned().unwrap_or(Value::Null),
-            status: object.get("status").cloned().unwrap_or(Value::Null),
+            spec: Arc::new(object.get("spec").cloned().unwrap_or(Value::Null)),
+            status: Arc::new(object.get("status").cloned().unwrap_or(Value::Null)),
         })
     }
 
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!((read.generation, read.resource_version.as_str()), (3, "7"));
         assert_eq!(read.labels["a"], "b");
         assert_eq!(read.created, "2026-01-02T03:04:05Z".parse().ok());
-        assert_eq!(read.spec, serde_json::json!({ "nonsense": [1] }));
-        assert_eq!(read.status, Value::Null);
+        assert_eq!(*read.spec, serde_json::json!({ "nonsense": [1] }));
+        assert_eq!(*read.status, Value::Null);
     }
 }

@@ -1,6 +1,7 @@
 //! Reads a snapshot into decoded, sorted data. What cannot be understood becomes a refusal of that one object.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use lamina_crds::conditions::Reason;
@@ -14,16 +15,29 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::changes::Target;
+use crate::decoded::Decoded;
 use crate::snapshot::{LeaseTrace, RawObject, Snapshot};
+
+/// What was decoded of the objects of an earlier snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    topologies: Decoded<TopologyView>,
+    host_states: Decoded<HostStateView>,
+}
 
 /// Decodes everything a snapshot holds.
 pub fn gather(snapshot: &Snapshot) -> ClusterView {
+    gather_anew(snapshot, &mut Known::default())
+}
+
+/// The same where an earlier snapshot was decoded before: only what has changed is decoded.
+pub fn gather_anew(snapshot: &Snapshot, known: &mut Known) -> ClusterView {
     let Snapshot { topologies, host_states, nodes, leases, watching_since } = snapshot;
-    let topologies = topologies.iter().map(|(name, raw)| (name.clone(), topology_view(raw))).collect();
+    let topologies = known.topologies.all(topologies, topology_view);
+    let states = known.host_states.all(host_states, host_state_view);
     let names = host_states.keys().chain(nodes.keys());
     let host = |name: &String| {
-        let state = host_states.get(name).map(|raw| host_state_view(raw));
-        let host = host_view(state, nodes.get(name), leases.get(name).copied());
+        let host = host_view(states.get(name).cloned(), nodes.get(name), leases.get(name).copied());
         (name.clone(), host)
     };
     ClusterView {
@@ -38,7 +52,7 @@ pub fn gather(snapshot: &Snapshot) -> ClusterView {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterView {
     /// All topologies, by name.
-    pub topologies: BTreeMap<String, TopologyView>,
+    pub topologies: BTreeMap<String, Arc<TopologyView>>,
     /// All hosts: nodes, and hosts that joined by a HostState, by name.
     pub hosts: BTreeMap<String, HostView>,
     /// Since when this process has watched the leases.
@@ -104,7 +118,7 @@ pub struct HostView {
     /// Labels of the HostState and of the node; the node's win.
     pub labels: BTreeMap<String, String>,
     /// Its HostState, if there is one.
-    pub state: Option<HostStateView>,
+    pub state: Option<Arc<HostStateView>>,
     /// What was seen of its agent's lease.
     pub lease: Option<LeaseTrace>,
 }
@@ -182,7 +196,7 @@ fn topology_spec(raw: &RawObject) -> Result<(TopologyName, SliceTopologySpec), R
 }
 
 fn host_view(
-    state: Option<HostStateView>,
+    state: Option<Arc<HostStateView>>,
     node: Option<&BTreeMap<String, String>>,
     lease: Option<LeaseTrace>,
 ) -> HostView {
