@@ -145,7 +145,7 @@ fn understand(value: &Value) -> Result<TopologyEntry, (String, Refusal)> {
     if let Some(fault) = entry_faults(&entry).first() {
         return Err(invalid(fault.to_string()));
     }
-    render(&entry).map_err(|error| invalid(format!("{path}: {error}")))?;
+    UnitName::of_topology(&entry.name).map_err(|error| invalid(format!("{path}: {error}")))?;
     Ok(entry)
 }
 
