@@ -31,10 +31,12 @@ pub enum Accident {
 #[derive(Clone, Debug, Default)]
 pub struct Fuse(Rc<RefCell<Inner>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inner {
     effects: u64,
     host_effects: u64,
+    /// Where passes began, in the order of their first effects, and whose they were.
+    passes: Vec<(u64, Author)>,
     chosen: BTreeMap<u64, Accident>,
     awaited: Vec<(String, Accident)>,
     struck: u64,
@@ -54,6 +56,28 @@ pub struct Outage {
 }
 
 impl Fuse {
+    /// Another fuse that has seen the same and goes its own way.
+    pub fn fork(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    /// Somebody begins a pass: the effects that follow are that one's.
+    pub fn begin_pass(&self, author: Author) {
+        let mut inner = self.0.borrow_mut();
+        let began = inner.effects;
+        // A pass that had no effect is none here.
+        inner.passes.pop_if(|(before, _)| *before == began);
+        inner.passes.push((began, author));
+    }
+
+    /// In whose pass an effect of the past was, and whether it was the first one there; `None` before any pass.
+    pub fn author_of(&self, effect: u64) -> Option<(Author, bool)> {
+        let inner = self.0.borrow();
+        let pass = inner.passes.partition_point(|(began, _)| *began <= effect).checked_sub(1)?;
+        let (began, author) = inner.passes[pass];
+        Some((author, began == effect))
+    }
+
     /// Chooses an accident for the effect of this number, counted from 0.
     pub fn choose(&self, effect: u64, accident: Accident) {
         self.0.borrow_mut().chosen.insert(effect, accident);
@@ -131,6 +155,15 @@ impl Outage {
         let happens = random.below(1000) < *per_thousand;
         if happens { random.pick(kinds).cloned() } else { None }
     }
+}
+
+/// Whose pass it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The operator's.
+    Operator,
+    /// An agent's.
+    Agent,
 }
 
 /// Where an effect happens.

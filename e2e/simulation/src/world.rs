@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use lamina_node_agent::agent;
 use lamina_node_agent::cluster::Cluster as _;
 use lamina_node_agent::memory::Memory;
 use lamina_operator::{controller, memory};
+use serde::Deserialize;
 
-use crate::accident::{Accident, Fuse};
+use crate::accident::{Accident, Author as PassAuthor, Fuse};
 use crate::api::admission::{Author, Part};
 use crate::api::agent::{AgentClient, raw};
 use crate::api::operator::OperatorClient;
@@ -55,6 +57,7 @@ pub struct World {
 }
 
 /// The operator's process.
+#[derive(Clone)]
 pub struct Operator {
     memory: memory::Memory,
     look: Option<Look<[u64; 4]>>,
@@ -63,6 +66,7 @@ pub struct Operator {
 }
 
 /// A host and the agent on it.
+#[derive(Clone)]
 pub struct Site {
     /// The host.
     pub host: SimulatedHost,
@@ -71,6 +75,7 @@ pub struct Site {
 }
 
 /// An agent's process.
+#[derive(Clone)]
 pub struct Agent {
     memory: Memory,
     look: Option<Look<(u64, Option<String>)>>,
@@ -126,6 +131,32 @@ impl World {
         world
     }
 
+    /// Another world that is the same and goes its own way, between two passes. Nothing of it is told.
+    pub fn fork(&self) -> Self {
+        let Self { now, api, fuse, story: _, operator, hosts, failures, is_disturbed, removed, deaths, random } = self;
+        let (fuse, story) = (fuse.fork(), Story::default());
+        let api = api.fork(fuse.clone(), story.clone());
+        let operator =
+            operator.as_ref().map(|operator| Operator { client: operator.client.moved_to(&api), ..operator.clone() });
+        let site = |Site { host, agent }: &Site| Site {
+            host: host.moved_to(&fuse, &story),
+            agent: agent.as_ref().map(|agent| Agent { client: agent.client.moved_to(&api, &fuse), ..agent.clone() }),
+        };
+        Self {
+            now: *now,
+            operator,
+            hosts: hosts.iter().map(|(name, present)| (name.clone(), site(present))).collect(),
+            failures: failures.clone(),
+            is_disturbed: *is_disturbed,
+            removed: removed.clone(),
+            deaths: *deaths,
+            random: random.clone(),
+            api,
+            fuse,
+            story,
+        }
+    }
+
     fn add_node(&mut self, name: &str) {
         let labels = BTreeMap::from([(ROLE.to_owned(), "app".to_owned())]);
         self.api.with(|store| {
@@ -151,7 +182,7 @@ impl World {
                 None => store.create(&Author::Admin, kind, crate::api::object(name, BTreeMap::new(), spec)),
                 Some(_) => {
                     store.change(&Author::Admin, (kind, name, Part::Whole), &Precondition::default(), |topology| {
-                        topology.spec = spec;
+                        topology.spec = Arc::new(spec);
                     })
                 }
             };
@@ -238,6 +269,7 @@ impl World {
             return;
         }
         let is_current = self.api.with(|store| operator.client.view.is_current(store));
+        self.fuse.begin_pass(PassAuthor::Operator);
         let finished = run(controller::pass(&mut operator.memory, &mut operator.client, self.now));
         let claims = std::mem::take(&mut operator.client.claims);
         for (topology, status) in claims.into_iter().filter(|_| is_current) {
@@ -271,6 +303,7 @@ impl World {
         }
         let settings = agent::Settings { host: name.to_owned(), version: "0.1.0".to_owned(), form: AgentForm::Pod };
         let Agent { memory, client, look: _ } = &mut agent;
+        self.fuse.begin_pass(PassAuthor::Agent);
         let outcome = run(agent::pass(memory, &mut site.host, client, &settings, self.now));
         self.failures.append(&mut site.host.witness.violations);
         let claim = client.claim.take();
@@ -292,7 +325,9 @@ impl World {
                 self.deaths += 1;
                 if let Some(Accident::PowerLossBefore | Accident::PowerLossAfter) = self.fuse.take_last() {
                     self.is_disturbed = true;
-                    site.host.lose_power(&mut self.random);
+                    // What is left differs from one effect to the next, and not by what came before.
+                    let chance = self.random.clone().bits() ^ self.fuse.effects();
+                    site.host.lose_power(&mut Random::new(chance));
                 }
             }
         }
@@ -385,7 +420,7 @@ impl World {
         }
         let object = self.api.with(|store| store.get(ObjectKind::SliceTopology, name).cloned());
         let Some(object) = object.filter(|object| object.generation == status.observed_generation) else { return };
-        let spec: Option<SliceTopologySpec> = serde_json::from_value(object.spec.clone()).ok();
+        let spec: Option<SliceTopologySpec> = SliceTopologySpec::deserialize(&*object.spec).ok();
         let Some(spec) = spec else { return };
         for found in self.unlike(name, &spec) {
             self.failures.push(format!("the operator says {name} is Ready at {}: {found}", object.generation));

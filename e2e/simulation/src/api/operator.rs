@@ -13,7 +13,7 @@ use lamina_operator::snapshot::{LeaseTrace, RawObject, Snapshot};
 use serde_json::{Value, json};
 
 use super::admission::{Author, Part};
-use super::{ApiServer, Kind, Precondition, View, WriteError, object};
+use super::{ApiServer, Kind, Precondition, View, Words, WriteError, object};
 
 /// The operator's connection.
 #[derive(Clone, Debug)]
@@ -40,6 +40,11 @@ impl OperatorClient {
             traces: BTreeMap::new(),
             watching_since: now,
         }
+    }
+
+    /// The same connection to another server.
+    pub fn moved_to(&self, api: &ApiServer) -> Self {
+        Self { api: api.clone(), ..self.clone() }
     }
 
     /// Takes note of which leases changed, by the client's own clock.
@@ -101,9 +106,9 @@ impl Cluster for OperatorClient {
     }
 
     async fn perform(&mut self, change: &Change) -> Result<Option<RawObject>, ClusterError> {
-        let attempt = change.attempt();
-        let result = self.api.request(&Author::Operator, &attempt, |store| perform(store, change)).await;
-        result.map_err(|error| in_words(attempt, error))
+        let words = Words(|| change.attempt());
+        let result = self.api.request(&Author::Operator, &words, |store| perform(store, change)).await;
+        result.map_err(|error| in_words(words.to_string(), error))
     }
 
     async fn patch_topology_status(
@@ -112,17 +117,18 @@ impl Cluster for OperatorClient {
         status: &SliceTopologyStatus,
     ) -> Result<RawObject, ClusterError> {
         let ready =
-            status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
-        let attempt = format!("patch status of SliceTopology {}: {}", topology.name, ready.unwrap_or_default());
+            || status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
+        let attempt =
+            Words(|| format!("patch status of SliceTopology {}: {}", topology.name, ready().unwrap_or_default()));
         let written = self.api.request(&Author::Operator, &attempt, |store| {
             let place = (Kind::SliceTopology, topology.name.as_str(), Part::Status);
             // A server-side apply of a custom resource's status compares the version and overlooks the uid.
             let precondition = Precondition { uid: None, ..Precondition::of(topology) };
             store.change(&Author::Operator, place, &precondition, |object| {
-                object.status = json!(status);
+                object.status = Arc::new(json!(status));
             })
         });
-        let written = written.await.map_err(|error| in_words(attempt, error))?;
+        let written = written.await.map_err(|error| in_words(attempt.to_string(), error))?;
         self.claims.insert(topology.name.clone(), status.clone());
         Ok(RawObject::clone(&written))
     }
