@@ -1,6 +1,8 @@
 //! Decides how many domains beyond the unavoidable there must be, and finds an arrangement with no more: where all waiting
 //! tasks prefer few domains of the same kinds, that is a packing.
 
+use std::cmp::Reverse;
+
 use crate::placement::bound::Outlook;
 use crate::placement::packing::{Bin, Joints, MOST_BINS, MOST_KINDS, MOST_WISHES, Packed, Packing, Pair, Unmet};
 use crate::placement::problem::{Cost, End, NODE, Problem, Share, Side, Tie};
@@ -65,7 +67,8 @@ pub fn ties(
 ) -> Option<Crossings> {
     let table = Table::of(problem, state)?;
     let mut floor = sofar.bound.clone();
-    let mut wishes = Wishes { table: &table, state, cost: sofar.cost, joints, best: sofar.best.cloned(), found: None };
+    let (tasks, best) = (table.tasks.clone(), sofar.best.cloned());
+    let mut wishes = Wishes { table: &table, tasks, state, cost: sofar.cost, joints, best, found: None };
     wishes.fewest_unmet(outlook, &mut floor, steps);
     Some(Crossings { floor, found: wishes.found, joints: Some(joints) })
 }
@@ -76,6 +79,8 @@ const ANY: Unmet = Unmet { all: u32::MAX, together: u32::MAX };
 /// With the fewest joints, the fewest ties unmet.
 struct Wishes<'a> {
     table: &'a Table<'a>,
+    /// The tasks, those who want to be near each other together.
+    tasks: Vec<usize>,
     state: &'a State,
     cost: &'a Cost,
     joints: Joints,
@@ -87,8 +92,9 @@ impl Wishes<'_> {
     fn fewest_unmet(&mut self, outlook: &Outlook, floor: &mut Cost, mut steps: usize) {
         let problem = self.table.problem;
         let (wishes, distance) = (problem.width - 2, problem.width - 1);
-        let Some(mut packing) = self.table.packing(&self.table.tasks, self.table.kinds.len()) else { return };
-        packing.ties = self.table.pairs();
+        self.tasks.sort_by_key(|task| (Reverse(self.table.company(*task)), problem.cluster_of[*task]));
+        let Some(mut packing) = self.table.packing(&self.tasks, self.table.kinds.len()) else { return };
+        packing.ties = self.table.pairs(&self.tasks);
         let Some(best) = self.best.clone() else { return };
         let is_best = best[..wishes] == floor[..wishes];
         if packing.ties.is_empty() || !is_best || best == *floor {
@@ -120,9 +126,9 @@ impl Wishes<'_> {
     }
 
     fn try_unmet(&mut self, packing: &Packing, unmet: Unmet, steps: &mut usize) -> Packed {
-        let packed = packing.pack(self.joints, unmet, steps);
+        let packed = within_half(steps, |steps| packing.pack(self.joints, unmet, steps));
         if let Packed::Fits(groups, places) = &packed {
-            let groups = self.table.groups(&self.table.tasks, groups, places);
+            let groups = self.table.groups(&self.tasks, groups, places);
             let arranged = self.table.arrange(self.state, self.cost, &groups);
             if let Some((cost, shares)) = arranged.filter(|(cost, _)| self.best.as_ref().is_none_or(|best| cost < best))
             {
@@ -170,7 +176,7 @@ type Group = (Vec<usize>, Vec<usize>);
 impl<'a> Table<'a> {
     fn of(problem: &'a Problem, state: &State) -> Option<Self> {
         let mut tasks: Vec<usize> = (0..problem.tasks.len()).filter(|task| state.shares[*task].is_none()).collect();
-        tasks.sort_by_key(|task| (std::cmp::Reverse(problem.tasks[*task].count), *task));
+        tasks.sort_by_key(|task| (Reverse(problem.tasks[*task].count), *task));
         let align = &problem.tasks[*tasks.first()?].align;
         let is_plain = |task: &usize| {
             let task = &problem.tasks[*task];
@@ -246,7 +252,7 @@ impl<'a> Table<'a> {
             let mut found = None;
             for allowed in least..most {
                 joints[kind] = allowed;
-                match packing.pack(joints, ANY, steps) {
+                match within_half(steps, |steps| packing.pack(joints, ANY, steps)) {
                     Packed::Fits(groups, places) => {
                         found = Some((groups, places));
                         break;
@@ -286,12 +292,19 @@ impl<'a> Table<'a> {
         groups.iter().enumerate().map(group).collect()
     }
 
+    /// How much those want together who want to be near each other and this task.
+    fn company(&self, task: usize) -> u32 {
+        let cluster = self.problem.cluster_of[task];
+        let members = self.tasks.iter().filter(|other| self.problem.cluster_of[**other] == cluster);
+        members.map(|member| self.problem.tasks[*member].count).sum()
+    }
+
     /// The ties between two of the tasks in a kind of domain that counts.
-    fn pairs(&self) -> Vec<Pair> {
+    fn pairs(&self, tasks: &[usize]) -> Vec<Pair> {
         let mut pairs = Vec::new();
         for tie in &self.problem.ties {
             let (End::Task(from), End::Task(to)) = (&tie.from, &tie.to) else { continue };
-            let place = |task: &usize| self.tasks.iter().position(|other| other == task);
+            let place = |task: &usize| tasks.iter().position(|other| other == task);
             let kind = self.kinds.iter().position(|(_, slot)| *slot == tie.slot);
             if let (Some(from), Some(to), Some(kind), true) = (place(from), place(to), kind, from != to) {
                 pairs.push(Pair { ends: [from, to], kind, together: tie.side == Side::Near });
@@ -380,6 +393,15 @@ impl<'a> Table<'a> {
         slots.sort_by_key(|slot| count(*slot));
         [domains[slots[0]], domains[slots[1]], domains[slots[2]], cell as u16]
     }
+}
+
+/// Spends half of the steps at most: what comes after an answer that nobody knows is easier.
+fn within_half<T>(steps: &mut usize, act: impl FnOnce(&mut usize) -> T) -> T {
+    let half = steps.div_ceil(2);
+    let mut left = half;
+    let result = act(&mut left);
+    *steps -= half - left;
+    result
 }
 
 /// The number of something among its like, from 0 in the order in which they come.

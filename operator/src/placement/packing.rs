@@ -254,13 +254,32 @@ impl Search<'_> {
         let mut unmet = Unmet::default();
         for tie in self.packing.ties.iter().filter(|tie| !firmly || self.is_settled(tie.kind)) {
             let homes = tie.ends.map(|end| self.place.get(end).and_then(|part| self.domain(*part, tie.kind)));
-            if let [Some(one), Some(other)] = homes {
-                let is_unmet = u32::from((one == other) != tie.together);
-                unmet.all += is_unmet;
-                unmet.together += if tie.together { is_unmet } else { 0 };
-            }
+            let is_unmet = match homes {
+                [Some(one), Some(other)] => (one == other) != tie.together,
+                [Some(home), None] => firmly && self.is_lost(tie, tie.ends[1], home),
+                [None, Some(home)] => firmly && self.is_lost(tie, tie.ends[0], home),
+                [None, None] => false,
+            };
+            unmet.all += u32::from(is_unmet);
+            unmet.together += u32::from(is_unmet && tie.together);
         }
         unmet
+    }
+
+    /// Whether a wish that waits finds no room where the tie to one in this domain would be met.
+    fn is_lost(&self, tie: &Pair, waiting: usize, home: u128) -> bool {
+        if waiting < self.place.len() {
+            return false;
+        }
+        let wish = self.packing.wishes[waiting];
+        let meets = |group: &&Bin| (group.domains[tie.kind] == home) == tie.together;
+        let room_in = |domains: u128| {
+            let inside = self.groups.iter().filter(|group| group.domains[tie.kind] == domains);
+            inside.map(|group| group.room).sum::<u32>()
+        };
+        let is_wide = |group: &Bin| group.domains[tie.kind].count_ones() > 1 && group.room >= wish;
+        !self.groups.iter().filter(meets).any(|group| room_in(group.domains[tie.kind]) >= wish)
+            && !self.groups.iter().any(is_wide)
     }
 
     /// Whether there may be no more joints of a kind, so that nothing comes to lie in more of its domains.

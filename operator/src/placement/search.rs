@@ -21,7 +21,9 @@ pub const STEPS: usize = 20_000;
 const SOME_STEPS: usize = 1000;
 /// How many steps packing may take where the rounds did not meet the bound.
 const PACKING_STEPS: usize = 2000;
-/// The same for ties.
+/// The same for ties, at first.
+const FEW_TIES_STEPS: usize = 200;
+/// The same where trying shares did not meet the bound either.
 const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
 const MENDINGS: usize = 40;
@@ -164,10 +166,11 @@ impl<'a> Search<'a> {
         let order = self.rounds(start, &cost, &bound);
         if !self.is_done() {
             let joints = self.count_crossings(start, &cost);
+            self.count_ties(start, &cost, joints, FEW_TIES_STEPS);
             let mut state = start.clone();
             self.branch(&mut state, &cost, &order, &bound);
-            if let Some(joints) = joints.filter(|_| !self.is_complete && !self.is_done()) {
-                self.count_ties(start, &cost, joints);
+            if !self.is_complete {
+                self.count_ties(start, &cost, joints, TIES_STEPS);
             }
             if !self.is_complete && !self.is_done() && self.limit >= STEPS {
                 self.mend(start, &cost);
@@ -175,6 +178,11 @@ impl<'a> Search<'a> {
         }
         match self.best.take() {
             Some((cost, shares)) => {
+                debug_assert!(
+                    cost >= self.floor,
+                    "{cost:?} is better than {:?}, which was called the least",
+                    self.floor
+                );
                 let bound = if self.is_complete { cost.clone() } else { self.floor.clone() };
                 Outcome::Found(Arrangement { shares, cost, bound })
             }
@@ -193,10 +201,11 @@ impl<'a> Search<'a> {
     }
 
     /// The same for ties.
-    fn count_ties(&mut self, start: &State, cost: &Cost, joints: Joints) {
+    fn count_ties(&mut self, start: &State, cost: &Cost, joints: Option<Joints>, steps: usize) {
+        let Some(joints) = joints.filter(|_| !self.is_done()) else { return };
         let best = self.best.as_ref().map(|(cost, _)| cost);
         let sofar = Sofar { cost, bound: &self.floor, best };
-        if let Some(counted) = ties(self.problem, &self.outlook, start, &sofar, joints, TIES_STEPS) {
+        if let Some(counted) = ties(self.problem, &self.outlook, start, &sofar, joints, steps) {
             self.take_over(counted);
         }
     }
