@@ -41,9 +41,11 @@ pub struct Reach {
 }
 
 /// What makes an emulated machine boot fast; AppArmor and SELinux stay off.
-/// A kernel that falls over the emulator's races while it boots (6.12 does now and then on a busy machine) boots again.
+/// A kernel that falls over the emulator's races while it boots (6.12 does now and then on a busy machine) boots again, and
+/// so does a systemd that gives up: 257 freezes once one of its generators hangs for 90 s.
 const KERNEL: &str = "console=ttyS0 rdinit=/init quiet oops=panic panic=1 mitigations=off \
-                      no_timer_check tsc=reliable random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 apparmor=0 systemd.show_status=0";
+                      no_timer_check tsc=reliable random.trust_cpu=on rcupdate.rcu_expedited=1 cryptomgr.notests audit=0 apparmor=0 systemd.show_status=0 \
+                      systemd.crash_reboot=1";
 
 /// The hardware of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
