@@ -85,14 +85,10 @@ impl Watch {
         self.directories.arm(topologies)
     }
 
-    /// Waits until there is a reason to look again. May be dropped and called anew without losing one.
+    /// Waits until there is a reason to look again. May be dropped and called anew: whoever does so looks again anyway.
     pub async fn next(&mut self) -> Wake {
         let wake = self.first().await;
-        let burst_ends = Instant::now() + BURST;
-        while tokio::time::timeout_at(burst_ends, self.first()).await.is_ok() {}
-        if wake == Wake::Recheck {
-            self.recheck_at = next_recheck();
-        }
+        burst(async || drop(self.first().await)).await;
         wake
     }
 
@@ -102,8 +98,21 @@ impl Watch {
             wake = directories.next() => wake,
             wake = signals.next(topologies) => wake,
             () = hotplugged(hotplug) => Wake::Machine,
-            () = tokio::time::sleep_until(*recheck_at) => Wake::Recheck,
+            () = tokio::time::sleep_until(*recheck_at) => {
+                // At once: a re-check that stays due would be heard without end.
+                *recheck_at = next_recheck();
+                Wake::Recheck
+            }
         }
+    }
+}
+
+/// Hears out what belongs to the change that was heard first. It asks the clock itself, so that it ends in time also where
+/// there is always something to hear.
+async fn burst(mut heard: impl AsyncFnMut()) {
+    let ends = Instant::now() + BURST;
+    while Instant::now() < ends {
+        let _ = tokio::time::timeout_at(ends, heard()).await;
     }
 }
 
@@ -129,4 +138,41 @@ fn next_recheck() -> Instant {
     let random = RandomState::new().hash_one(0_u8) % 1000;
     let share = u32::try_from(random).unwrap_or_default();
     Instant::now() + RECHECK - spread + spread * 2 * share / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Far more than any of this takes, far less than a re-check.
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn due_now(directory: &tempfile::TempDir) -> Watch {
+        let root = Root::new(directory.path());
+        let nobody = format!("unix:path={}", directory.path().join("bus").display());
+        Watch {
+            directories: Directories::new(root).expect("an inotify instance"),
+            signals: Signals::new(nobody),
+            hotplug: None,
+            topologies: BTreeSet::new(),
+            recheck_at: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recheck_that_is_due_is_heard_once_and_then_there_is_silence() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut watch = due_now(&directory);
+        assert_eq!(timeout(LONG, watch.next()).await, Ok(Wake::Recheck));
+        assert!(watch.recheck_at > Instant::now() + RECHECK / 2);
+        assert!(timeout(Duration::from_millis(200), watch.next()).await.is_err(), "it was heard again");
+    }
+
+    #[tokio::test]
+    async fn a_burst_without_end_ends() {
+        timeout(LONG, burst(async || {})).await.expect("something happens all the time, and the agent never looks");
+        timeout(LONG, burst(async || tokio::task::yield_now().await)).await.expect("the same, with others in between");
+    }
 }
