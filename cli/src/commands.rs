@@ -18,24 +18,15 @@ use crate::arguments::{
 };
 use crate::document::{Host, bare_entry, bare_slice};
 use crate::drawing::{self, Colour, DrawnSlice, Subject, Theme};
+use crate::formatted::formatted;
 use crate::import::{self, Wishes};
+use crate::outcome::Outcome;
 use crate::plan::{Change, Entries, HostPlan, Plan, current_of, own_name, plan};
 use crate::terminal::{Reader, print};
 use crate::{import_table, inventory, jsonl, plan_table, source, table, terminal};
 
 /// The widest SVG drawing in pixels, unless somebody says otherwise.
 const DRAWING_WIDTH: usize = 1280;
-
-/// How a verb ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// As asked: exit code 0.
-    Done,
-    /// Something would change, or is not as asked yet: exit code 2.
-    Changes,
-    /// Something is infeasible, or a line was bad: exit code 1.
-    Incomplete,
-}
 
 /// Does what the command line says.
 ///
@@ -271,15 +262,5 @@ fn theme_of(theme: ThemeChoice) -> Theme {
     match theme {
         ThemeChoice::Light => Theme::Light,
         ThemeChoice::Dark => Theme::Dark,
-    }
-}
-
-/// A value as JSON or YAML.
-pub(crate) fn formatted(format: Format, value: &impl Serialize) -> Result<String> {
-    match format {
-        Format::Yaml => serde_yaml::to_string(value).context("write the answer as YAML"),
-        Format::Json | Format::Table => {
-            serde_json::to_string_pretty(value).map(|text| text + "\n").context("write the answer as JSON")
-        }
     }
 }

@@ -4,6 +4,7 @@
 mod notes;
 mod services;
 mod slices;
+mod unit;
 mod units;
 mod values;
 
@@ -17,7 +18,8 @@ use serde_json::{Map, Value, json};
 
 use notes::Notes;
 pub use notes::{Kind, Note};
-use units::{Unit, units};
+use unit::Unit;
+use units::units;
 
 /// What users say beside the files.
 #[derive(Clone, Debug, Default)]

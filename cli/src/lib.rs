@@ -6,12 +6,14 @@ pub mod arguments;
 pub mod commands;
 pub mod document;
 pub mod drawing;
+mod formatted;
 pub mod import;
 pub mod import_table;
 pub mod inventory;
 pub mod jsonl;
 #[cfg(all(feature = "local", target_os = "linux"))]
 pub mod local;
+pub mod outcome;
 pub mod plan;
 pub mod plan_table;
 pub mod settings;

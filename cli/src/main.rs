@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lamina_cli::arguments::Arguments;
-use lamina_cli::commands::{Outcome, run};
+use lamina_cli::commands::run;
+use lamina_cli::outcome::Outcome;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::units::{Placed, Unit};
+use super::unit::{Placed, Unit};
 use super::values::Unfit;
 
 /// One thing to know.

@@ -6,7 +6,7 @@ use lamina_crds::{TopologyName, UnitKind, UnitName};
 use serde_json::{Map, Value, json};
 
 use super::notes::{Kind, Notes};
-use super::units::{Placed, Unit};
+use super::unit::{Placed, Unit};
 use super::values::Unfit;
 use super::{limits, own, values};
 

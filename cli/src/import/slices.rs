@@ -6,7 +6,7 @@ use lamina_crds::{CpuSet, NodeSet, TopologyName, UnitKind, UnitName};
 use serde_json::{Map, Value, json};
 
 use super::notes::{Kind, Notes};
-use super::units::{Placed, Unit};
+use super::unit::{Placed, Unit};
 use super::{Wishes, limits, own, values};
 
 /// The slices that files or services name, in the order of their names.

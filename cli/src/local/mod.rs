@@ -29,8 +29,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::arguments::{Format, LocalArguments};
-use crate::commands::{Outcome, formatted};
 use crate::drawing::Colour;
+use crate::formatted::formatted;
+use crate::outcome::Outcome;
 use crate::plan::{Entries, HostPlan};
 use crate::{source, terminal};
 use answer::{Answer, Verdict, is_under_way, slice_rows, step_rows, topology_rows};
