@@ -12,7 +12,8 @@ test:
 lint unit simulation comparison api bus host node all:
 	@./e2e/ready && $(RUN) lamina-lanes -- $@
 simulate:
-	@cargo run --quiet -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET))
+	@cargo run --quiet $(if $(PAIRS),--profile simulation) -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET)) \
+		$(if $(PAIRS),--pairs) $(if $(SCENARIO),--scenario "$(SCENARIO)")
 peers:
 	@./e2e/ready && cargo run --quiet -p lamina-peers -- write
 bench:

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::rc::Rc;
 
+use crate::api::admission::Author;
 use crate::hand::Hand;
 
 /// What happens at an effect.
@@ -33,10 +34,12 @@ pub enum Accident {
 #[derive(Clone, Debug, Default)]
 pub struct Fuse(Rc<RefCell<Inner>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inner {
     effects: u64,
     host_effects: u64,
+    /// Where passes began, in the order of their first effects, and whose they were.
+    passes: Vec<(u64, Author)>,
     chosen: BTreeMap<u64, Accident>,
     awaited: Vec<(String, Accident)>,
     struck: u64,
@@ -56,6 +59,28 @@ pub struct Outage {
 }
 
 impl Fuse {
+    /// Another fuse that has seen the same and goes its own way.
+    pub fn fork(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    /// Somebody begins a pass: the effects that follow are that one's.
+    pub fn begin_pass(&self, author: Author) {
+        let mut inner = self.0.borrow_mut();
+        let began = inner.effects;
+        // A pass that had no effect is none here.
+        inner.passes.pop_if(|(before, _)| *before == began);
+        inner.passes.push((began, author));
+    }
+
+    /// In whose pass an effect of the past was, and whether it was the first one there; `None` before any pass.
+    pub fn author_of(&self, effect: u64) -> Option<(Author, bool)> {
+        let inner = self.0.borrow();
+        let pass = inner.passes.partition_point(|(began, _)| *began <= effect).checked_sub(1)?;
+        let (began, author) = &inner.passes[pass];
+        Some((author.clone(), *began == effect))
+    }
+
     /// Chooses an accident for the effect of this number, counted from 0.
     pub fn choose(&self, effect: u64, accident: Accident) {
         self.0.borrow_mut().chosen.insert(effect, accident);

@@ -2,22 +2,20 @@
 //! the operator's resolution, so that the two check each other.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use lamina_crds::decode::decode;
 use lamina_crds::host_state::EntryState;
 use lamina_crds::slice_topology::Isolation;
 use lamina_crds::{CpuSet, SliceTopologySpec, TopologyEntry, TopologyName, UnitName};
-use serde_json::Value;
 
 use crate::api::{Kind, Store};
 
 /// The entries of a host's spec at a generation; at the newest one not above it.
-pub fn entries_of(store: &Store, host: &str, generation: i64) -> Vec<TopologyEntry> {
+pub fn entries_of(store: &Store, host: &str, generation: i64) -> Rc<[TopologyEntry]> {
     let newest = store.get(Kind::HostState, host);
     let object =
         newest.filter(|object| object.generation <= generation).or_else(|| store.at_generation(host, generation));
-    let list = object.and_then(|object| object.spec.get("topologies")).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|value| decode(value).ok()).collect()
+    object.map(|object| store.entries(object)).unwrap_or_default()
 }
 
 /// Whether a host's labels match a spec's selector; histories select by plain labels only.

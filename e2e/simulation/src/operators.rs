@@ -74,6 +74,13 @@ impl Seat {
         }
     }
 
+    /// The same seat in another world; none while its process is in the middle of a turn.
+    pub fn moved_to(&self, api: &ApiServer) -> Option<Self> {
+        let Self { process, turn, lives } = self;
+        let process = process.as_ref().map(|operator| operator.moved_to(api));
+        turn.is_none().then_some(Self { process, turn: None, lives: *lives })
+    }
+
     /// The process is killed, wherever it is.
     pub fn kill(&mut self) {
         (self.process, self.turn) = (None, None);
@@ -136,6 +143,11 @@ impl Seat {
 }
 
 impl Operator {
+    fn moved_to(&self, api: &ApiServer) -> Self {
+        let Self { memory, term, look, client } = self;
+        Self { memory: memory.clone(), term: *term, look: look.clone(), client: client.moved_to(api) }
+    }
+
     async fn turn(mut self, now: Timestamp) -> Done {
         self.client.watch_leases(now);
         self.stand().await;

@@ -1,10 +1,8 @@
-//! Tries many histories: scenarios with accidents at every effect and at pairs of effects, and seeds; and finds the
-//! shortest beginning of a failing one that still fails.
+//! Tries many histories and counts them, and finds the shortest form of a failing one that still fails.
 
 use crate::accident::Accident;
 use crate::chance::{Draw, draw};
 use crate::history::{Outcome, Setting, Step, happen};
-use crate::random::Random;
 use crate::scenario::{Scenario, kind};
 
 /// What was tried, and what failed.
@@ -40,86 +38,30 @@ pub const ACCIDENTS: [Accident; 5] = [
     Accident::FailureAfter,
 ];
 
-/// The version of systemd a scenario is run with first; the others follow.
-const VERSIONS: [u32; 3] = [252, 257, 262];
+/// The versions of systemd that a scenario is run with.
+pub const VERSIONS: [u32; 3] = [252, 257, 262];
 
 impl Tally {
     /// Lets one history happen and counts it.
     pub fn try_one(&mut self, name: impl FnOnce() -> String, draw: Draw) -> Outcome {
         let outcome = happen(&draw.setting, &draw.steps);
+        self.count(&outcome, name, || draw);
+        outcome
+    }
+
+    /// Counts a history that happened.
+    pub fn count(&mut self, outcome: &Outcome, name: impl FnOnce() -> String, draw: impl FnOnce() -> Draw) {
         self.histories += 1;
         self.accidents += outcome.struck;
         self.effects += outcome.effects;
         if let Some(failure) = outcome.failures.first() {
-            self.failures.push(Failed { name: name(), failure: failure.clone(), draw });
-        }
-        outcome
-    }
-
-    /// A scenario as it is, on each systemd.
-    pub fn plain(&mut self, scenario: &Scenario) {
-        for version in VERSIONS {
-            self.try_one(|| format!("{} (systemd {version})", scenario.name), undisturbed(scenario, version));
+            self.failures.push(Failed { name: name(), failure: failure.clone(), draw: draw() });
         }
     }
 
-    /// A scenario with one accident, at every effect and of every kind.
-    pub fn singles(&mut self, scenario: &Scenario) {
-        for version in VERSIONS {
-            let base = undisturbed(scenario, version);
-            let effects = happen(&base.setting, &base.steps).effects;
-            for at in 0..effects {
-                for accident in &ACCIDENTS {
-                    let name = || format!("{} (systemd {version}), {accident:?} at {at}", scenario.name);
-                    self.try_one(name, with(&base, &[(at, accident.clone())]));
-                }
-            }
-        }
-    }
-
-    /// A scenario with two accidents, at every pair of effects: half of them deaths, the others of any kind.
-    pub fn pairs(&mut self, scenario: &Scenario, random: &mut Random) {
-        for version in VERSIONS {
-            let base = undisturbed(scenario, version);
-            let effects = happen(&base.setting, &base.steps).effects;
-            for first in 0..effects {
-                // What comes after the first accident may take more effects than before: some lie beyond the end.
-                for second in first + 1..effects + 8 {
-                    self.pair(scenario, version, &base, (first, second), random);
-                }
-            }
-        }
-    }
-
-    /// So many histories of a scenario, each with one or two accidents by chance.
-    pub fn sample(&mut self, scenario: &Scenario, count: u64, random: &mut Random) {
-        for turn in 0..count {
-            let version = VERSIONS[turn as usize % VERSIONS.len()];
-            let base = undisturbed(scenario, version);
-            let effects = happen(&base.setting, &base.steps).effects as usize;
-            let first = random.below(effects) as u64;
-            if random.chance(30) {
-                let accidents = [(first, random.pick(&ACCIDENTS).cloned().unwrap_or(Accident::DeathAfter))];
-                let name = || format!("{} (systemd {version}), {accidents:?}", scenario.name);
-                self.try_one(name, with(&base, &accidents));
-            } else {
-                let second = first + 1 + random.below(effects) as u64;
-                self.pair(scenario, version, &base, (first, second), random);
-            }
-        }
-    }
-
-    fn pair(&mut self, scenario: &Scenario, version: u32, base: &Draw, at: (u64, u64), random: &mut Random) {
-        let mut kind = || {
-            if random.chance(50) {
-                Accident::DeathAfter
-            } else {
-                random.pick(&ACCIDENTS).cloned().unwrap_or(Accident::DeathAfter)
-            }
-        };
-        let accidents = [(at.0, kind()), (at.1, kind())];
-        let name = || format!("{} (systemd {version}), {accidents:?}", scenario.name);
-        self.try_one(name, with(base, &accidents));
+    /// A scenario as it is, on the systemd of this version.
+    pub fn plain(&mut self, scenario: &Scenario, version: u32) {
+        self.try_one(|| format!("{} (systemd {version})", scenario.name), undisturbed(scenario, version));
     }
 
     /// The history of a seed.
@@ -144,9 +86,6 @@ pub fn undisturbed(scenario: &Scenario, version: u32) -> Draw {
 pub fn with(base: &Draw, accidents: &[(u64, Accident)]) -> Draw {
     let mut draw = base.clone();
     draw.setting.accidents = accidents.to_vec();
-    // Chance decides what a loss of power leaves, so it should not be the same each time.
-    draw.setting.seed =
-        accidents.iter().fold(draw.setting.seed, |seed, (at, _)| seed.wrapping_mul(31).wrapping_add(*at));
     draw
 }
 

@@ -13,7 +13,7 @@ use lamina_node_agent::property::{Properties, Property, Value};
 
 use crate::host::SimulatedHost;
 use crate::host::disk::Entry;
-use crate::host::loaded::{LoadState, Loaded, Program, load};
+use crate::host::loaded::{LoadState, Loaded, Program};
 use crate::host::systemd::{Activity, Process, is_enabled, slice_path, with_defaults};
 
 /// Everything in which the host disagrees with a Present entry.
@@ -100,7 +100,7 @@ fn memory_nodes_wait(host: &SimulatedHost, entry: &TopologyEntry, slice: &SliceE
     let is_from_before = |service: &ServiceEntry| {
         let process = host.systemd.units.get(&service.unit).and_then(|unit| unit.process.as_ref());
         let derived = |digests: &Option<TextDigests>| digests.as_ref().map(|digests| digests.derived.clone());
-        let on_disk = derived(&load(&host.disk, &service.unit).digests);
+        let on_disk = derived(&host.disk.unit(&service.unit).digests);
         process.is_some_and(|process| derived(&process.started_from) != on_disk)
     };
     slice.migrate == Migration::OnRestart && inside.into_iter().any(is_from_before)
@@ -139,7 +139,7 @@ fn service_disagreements(host: &SimulatedHost, entry: &TopologyEntry, service: &
     if !is_enabled(&host.disk, unit) {
         found.push(format!("{unit} does not start at boot"));
     }
-    let in_memory = host.systemd.units.get(unit).map(|unit| &unit.loaded);
+    let in_memory = host.systemd.units.get(unit).map(|unit| &*unit.loaded);
     let on_disk = host.disk.unit(unit);
     for (place, loaded) in in_memory.map(|loaded| ("as loaded", loaded)).into_iter().chain([("on disk", &*on_disk)]) {
         found.extend(text_disagreement(host, entry, service, loaded).map(|what| format!("{unit} {place}: {what}")));
@@ -171,7 +171,7 @@ fn values(host: &SimulatedHost, unit: &UnitName, asked: &Properties) -> Vec<Stri
     if on_disk.state != LoadState::Loaded {
         found.push(format!("{unit} on disk is {}", on_disk.state.word()));
     }
-    let in_memory = host.systemd.units.get(unit).map(|unit| &unit.loaded);
+    let in_memory = host.systemd.units.get(unit).map(|unit| &*unit.loaded);
     let layers = [("on disk", Some(&*on_disk)), ("as loaded", in_memory)];
     for (place, loaded) in layers {
         let present = loaded.map(|loaded| with_defaults(unit.kind(), &loaded.properties)).unwrap_or_default();

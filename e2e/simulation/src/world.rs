@@ -14,6 +14,7 @@ use lamina_node_agent::accept::Accepted;
 use lamina_node_agent::agent;
 use lamina_node_agent::cluster::Cluster as _;
 use lamina_node_agent::memory::Memory;
+use serde::Deserialize;
 
 use crate::accident::{Accident, Fuse};
 use crate::api::admission::{Author, Part};
@@ -78,6 +79,12 @@ impl Agent {
         let memory = Memory::default();
         Self { memory, look: None, client: AgentClient::new(api, host, fuse) }
     }
+
+    /// The same process in another world.
+    fn moved_to(&self, api: &ApiServer, fuse: &Fuse) -> Self {
+        let Self { memory, look, client } = self;
+        Self { memory: memory.clone(), look: look.clone(), client: client.moved_to(api, fuse) }
+    }
 }
 
 /// After so long the kernel has written everything out.
@@ -115,6 +122,33 @@ impl World {
         let names: Vec<String> = world.hosts.keys().cloned().collect();
         names.iter().for_each(|name| world.add_node(name));
         world
+    }
+
+    /// Another world that is the same and goes its own way. Nothing of it is told. There is none while an operator is
+    /// stopped in the middle of its turn.
+    pub fn fork(&self) -> Option<Self> {
+        let Self { now, api, fuse, story: _, operators, hosts, failures, is_disturbed, removed, deaths, random } = self;
+        let (fuse, story) = (fuse.fork(), Story::default());
+        let api = api.fork(fuse.clone(), story.clone());
+        let [first, second] = operators.each_ref().map(|seat| seat.moved_to(&api));
+        let site = |Site { host, agent, acted_on }: &Site| Site {
+            host: host.moved_to(&fuse, &story),
+            agent: agent.as_ref().map(|agent| agent.moved_to(&api, &fuse)),
+            acted_on: *acted_on,
+        };
+        Some(Self {
+            now: *now,
+            operators: [first?, second?],
+            hosts: hosts.iter().map(|(name, present)| (name.clone(), site(present))).collect(),
+            failures: failures.clone(),
+            is_disturbed: *is_disturbed,
+            removed: removed.clone(),
+            deaths: *deaths,
+            random: random.clone(),
+            api,
+            fuse,
+            story,
+        })
     }
 
     fn add_node(&mut self, name: &str) {
@@ -218,6 +252,7 @@ impl World {
 
     /// The operator in this seat has its turn.
     fn operator_turn(&mut self, seat: usize) {
+        self.fuse.begin_pass(Author::Operator(seat));
         match self.operators[seat].take_turn(seat, &self.api, self.now) {
             Turn::None => {}
             Turn::Died => {
@@ -253,6 +288,7 @@ impl World {
         }
         let settings = agent::Settings { host: name.to_owned(), version: "0.1.0".to_owned(), form: AgentForm::Pod };
         let Agent { memory, client, look: _ } = &mut agent;
+        self.fuse.begin_pass(Author::Agent(name.to_owned()));
         let outcome = run(agent::pass(memory, &mut site.host, client, &settings, self.now));
         self.failures.append(&mut site.host.witness.violations);
         if news.is_some() {
@@ -277,7 +313,9 @@ impl World {
                 self.deaths += 1;
                 if let Some(Accident::PowerLossBefore | Accident::PowerLossAfter) = self.fuse.take_last() {
                     self.is_disturbed = true;
-                    site.host.lose_power(&mut self.random);
+                    // What is left differs from one effect to the next, and not by what came before.
+                    let chance = self.random.clone().bits() ^ self.fuse.effects();
+                    site.host.lose_power(&mut Random::new(chance));
                 }
             }
         }
@@ -342,6 +380,7 @@ impl World {
     pub fn drain_operator(&mut self) {
         let seat = self.leader();
         self.story.tell(Author::Operator(seat), || "is asked to end");
+        self.fuse.begin_pass(Author::Operator(seat));
         self.operators[seat].drain();
     }
 
@@ -409,7 +448,7 @@ impl World {
         }
         let object = self.api.with(|store| store.get(ObjectKind::SliceTopology, name).cloned());
         let Some(object) = object.filter(|object| object.generation == status.observed_generation) else { return };
-        let spec: Option<SliceTopologySpec> = serde_json::from_value((*object.spec).clone()).ok();
+        let spec: Option<SliceTopologySpec> = SliceTopologySpec::deserialize(&*object.spec).ok();
         let Some(spec) = spec else { return };
         for found in self.unlike(name, &spec) {
             self.failures.push(format!("the operator says {name} is Ready at {}: {found}", object.generation));

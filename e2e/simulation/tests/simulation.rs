@@ -3,11 +3,12 @@
 
 use lamina_node_agent::property::{Property, Value};
 use lamina_simulation::chance::draw;
+use lamina_simulation::crashes::Crashes;
 use lamina_simulation::hand::Hand;
 use lamina_simulation::history::{Step, happen};
 use lamina_simulation::random::Random;
 use lamina_simulation::scenario::{HOST, Scenario, all, unit};
-use lamina_simulation::search::{Tally, undisturbed};
+use lamina_simulation::search::{Tally, VERSIONS, undisturbed};
 use lamina_simulation::wish::{Wish, program};
 
 fn nothing_failed(tally: &Tally) {
@@ -19,7 +20,9 @@ fn nothing_failed(tally: &Tally) {
 #[test]
 fn every_scenario_settles_on_every_systemd() {
     let mut tally = Tally::default();
-    all().iter().for_each(|scenario| tally.plain(scenario));
+    for scenario in all() {
+        VERSIONS.into_iter().for_each(|version| tally.plain(&scenario, version));
+    }
     nothing_failed(&tally);
 }
 
@@ -27,7 +30,9 @@ fn every_scenario_settles_on_every_systemd() {
 fn every_scenario_settles_after_one_or_two_accidents() {
     let mut tally = Tally::default();
     let mut random = Random::new(1);
-    all().iter().for_each(|scenario| tally.sample(scenario, 6, &mut random));
+    for scenario in all() {
+        VERSIONS.into_iter().for_each(|version| Crashes::of(&scenario, version).sample(&mut tally, 3, &mut random));
+    }
     nothing_failed(&tally);
 }
 

@@ -10,7 +10,7 @@ use lamina_operator::snapshot::RawObject;
 use serde_json::{Value, json};
 
 use super::admission::{Author, Part};
-use super::{ApiServer, Kind, Precondition, View, WriteError, object};
+use super::{ApiServer, Kind, Precondition, View, Words, WriteError, object};
 
 /// One agent's connection.
 #[derive(Clone, Debug)]
@@ -39,6 +39,11 @@ impl AgentClient {
             effects_on_hosts: fuse.clone(),
             shown: RefCell::default(),
         }
+    }
+
+    /// The same connection to another server.
+    pub fn moved_to(&self, api: &ApiServer, fuse: &crate::accident::Fuse) -> Self {
+        Self { api: api.clone(), effects_on_hosts: fuse.clone(), ..self.clone() }
     }
 
     /// What there is to be heard: the version of its object that its watch has shown.
@@ -79,7 +84,7 @@ impl Cluster for AgentClient {
     async fn patch_status(&mut self, uid: &str, status: &HostStateStatus) -> Result<(), ClusterError> {
         let (author, host) = (self.author.clone(), self.host.clone());
         self.claim = Some((status.clone(), self.effects_on_hosts.host_effects()));
-        let words = format!("patch status: {}", summary(status));
+        let words = Words(|| format!("patch status: {}", summary(status)));
         let written = self.api.request(&author, &words, |store| {
             let precondition = Precondition { uid: Some(uid.to_owned()), resource_version: None };
             store.change(&author, (Kind::HostState, &host, Part::Status), &precondition, |object| {
@@ -113,7 +118,7 @@ impl Cluster for AgentClient {
     }
 
     async fn record_event(&mut self, event: &HostEvent) -> Result<(), ClusterError> {
-        let words = format!("event {}: {}", event.reason, event.note);
+        let words = Words(|| format!("event {}: {}", event.reason, event.note));
         let recorded = self.api.request(&self.author, &words, |store| {
             store.events.push(format!("{}: {words}", self.host));
             Ok(())

@@ -71,7 +71,7 @@ pub async fn hand_back(api: &ApiServer, author: &Author, candidate: &mut Candida
     candidate.stop();
     let Some((over, lease)) = candidate.handed_back() else { return };
     // Whoever gets no answer lets it run out.
-    let _ = api.request(author, "hands the Lease back", |store| put(store, author, Some(&over), &lease)).await;
+    let _ = api.request(author, &"hands the Lease back", |store| put(store, author, Some(&over), &lease)).await;
 }
 
 /// A PUT: with identity and version it replaces that very object only, without them it creates.

@@ -9,12 +9,14 @@ mod view;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use jiff::Timestamp;
-use lamina_crds::Term;
+use lamina_crds::decode::decode;
+use lamina_crds::{Term, TopologyEntry};
 use lamina_operator::snapshot::RawObject;
 use serde_json::Value;
 
@@ -44,8 +46,11 @@ pub struct ApiServer(Rc<RefCell<Store>>);
 /// An object from one version of the store on; `None` where it was gone.
 type Version = (u64, Option<Arc<RawObject>>);
 
+/// Entries by host, with the version of the object in which they stood.
+type ReadEntries = BTreeMap<String, (String, Rc<[TopologyEntry]>)>;
+
 /// Everything the API server keeps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// Counts every change.
     pub version: u64,
@@ -69,6 +74,8 @@ pub struct Store {
     pub events: Vec<String>,
     /// Seats of operators whose processes are stopped.
     pub stopped: BTreeSet<usize>,
+    /// The entries of each host's spec as last read, with the version that was.
+    read_entries: RefCell<ReadEntries>,
     fuse: Fuse,
     story: Story,
 }
@@ -112,9 +119,16 @@ impl ApiServer {
             refused: Vec::new(),
             events: Vec::new(),
             stopped: BTreeSet::new(),
+            read_entries: RefCell::default(),
             fuse,
             story,
         })))
+    }
+
+    /// Another server that keeps the same and goes its own way.
+    pub fn fork(&self, fuse: Fuse, story: Story) -> Self {
+        let store = self.0.borrow().clone();
+        Self(Rc::new(RefCell::new(Store { fuse, story, ..store })))
     }
 
     /// Looks at or changes what it keeps, as nobody but the server itself can.
@@ -126,12 +140,12 @@ impl ApiServer {
     pub async fn request<T>(
         &self,
         author: &Author,
-        words: &str,
+        words: &dyn Display,
         act: impl FnOnce(&mut Store) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
         let accident = self.with(|store| {
             store.writes += 1;
-            store.fuse.strike(Place::ApiServer, &words)
+            store.fuse.strike(Place::ApiServer, words)
         });
         match &accident {
             Some(Accident::DeathBefore | Accident::PowerLossBefore) => {
@@ -149,7 +163,7 @@ impl ApiServer {
         let result = self.with(|store| if store.is_away { Err(WriteError::Unavailable) } else { act(store) });
         self.with(|store| {
             store.story.tell(author, || match &result {
-                Ok(_) => words.to_owned(),
+                Ok(_) => words.to_string(),
                 Err(error) => format!("{words}: {error:?}"),
             });
         });
@@ -166,7 +180,7 @@ impl ApiServer {
 
 impl ApiServer {
     /// An operator is stopped while it sends something, until somebody lets it go on.
-    async fn stop(&self, author: &Author, words: &str) {
+    async fn stop(&self, author: &Author, words: &dyn Display) {
         let Author::Operator(seat) = *author else { return };
         self.with(|store| {
             store.stopped.insert(seat);
@@ -209,6 +223,20 @@ impl Store {
         let versions = self.history.get(&(Kind::HostState, host.to_owned()))?;
         let objects = versions.iter().rev().filter_map(|(_, object)| object.as_ref());
         objects.filter(|object| object.uid == *uid).find(|object| object.generation <= generation)
+    }
+
+    /// The entries of a HostState's spec that can be read: once for each version.
+    pub fn entries(&self, object: &RawObject) -> Rc<[TopologyEntry]> {
+        let mut read = self.read_entries.borrow_mut();
+        if let Some((version, entries)) = read.get(&object.name)
+            && *version == object.resource_version
+        {
+            return Rc::clone(entries);
+        }
+        let list = object.spec.get("topologies").and_then(Value::as_array);
+        let entries: Rc<[TopologyEntry]> = list.into_iter().flatten().filter_map(|value| decode(value).ok()).collect();
+        read.insert(object.name.clone(), (object.resource_version.clone(), Rc::clone(&entries)));
+        entries
     }
 
     /// The last version not above this one at which something of a kind changed.
@@ -369,6 +397,15 @@ impl Precondition {
             return Err(WriteError::Conflict("the object has been modified".to_owned()));
         }
         Ok(())
+    }
+}
+
+/// Words that are only made up if somebody wants to read them.
+pub struct Words<F: Fn() -> String>(pub F);
+
+impl<F: Fn() -> String> Display for Words<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0())
     }
 }
 

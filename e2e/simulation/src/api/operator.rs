@@ -1,6 +1,7 @@
 //! The API server as the operator sees it: behind the operator's own seam.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::admission::{Author, OPERATORS_LEASE, Part};
 use super::election::moment;
-use super::{ApiServer, Kind, Precondition, View, WriteError, object};
+use super::{ApiServer, Kind, Precondition, View, Words, WriteError, object};
 
 /// The operator's connection.
 #[derive(Clone, Debug)]
@@ -53,6 +54,11 @@ impl OperatorClient {
         }
     }
 
+    /// The same connection to another server.
+    pub fn moved_to(&self, api: &ApiServer) -> Self {
+        Self { api: api.clone(), ..self.clone() }
+    }
+
     /// Takes note of which leases changed, by the client's own clock.
     pub fn watch_leases(&mut self, now: Timestamp) {
         let Some(version) = self.view.of(Kind::Lease) else { return };
@@ -88,10 +94,10 @@ impl OperatorClient {
     }
 
     /// Whether it may send a write now.
-    fn may_write(&self, attempt: &str) -> Result<(), ClusterError> {
+    fn may_write(&self, attempt: &dyn Display) -> Result<(), ClusterError> {
         let now = self.api.with(|store| moment(store.now));
         let may = self.candidate.tenure().is_some_and(|tenure| tenure.left(now).is_some());
-        if may { Ok(()) } else { Err(ClusterError::NotLeading { attempt: attempt.to_owned() }) }
+        if may { Ok(()) } else { Err(ClusterError::NotLeading { attempt: attempt.to_string() }) }
     }
 
     fn objects(&self, kind: Kind) -> BTreeMap<String, Arc<RawObject>> {
@@ -124,11 +130,11 @@ impl Cluster for OperatorClient {
     }
 
     async fn perform(&mut self, change: &Change) -> Result<Option<RawObject>, ClusterError> {
-        let attempt = change.attempt();
+        let attempt = Words(|| change.attempt());
         self.may_write(&attempt)?;
         let author = &self.author;
         let result = self.api.request(author, &attempt, |store| perform(store, author, change)).await;
-        result.map_err(|error| in_words(attempt, error))
+        result.map_err(|error| in_words(attempt.to_string(), error))
     }
 
     async fn patch_topology_status(
@@ -137,8 +143,9 @@ impl Cluster for OperatorClient {
         status: &SliceTopologyStatus,
     ) -> Result<RawObject, ClusterError> {
         let ready =
-            status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
-        let attempt = format!("patch status of SliceTopology {}: {}", topology.name, ready.unwrap_or_default());
+            || status.conditions.first().map(|c| format!("{:?} {:?} {}: {}", c.type_, c.status, c.reason, c.message));
+        let attempt =
+            Words(|| format!("patch status of SliceTopology {}: {}", topology.name, ready().unwrap_or_default()));
         self.may_write(&attempt)?;
         let author = &self.author;
         let written = self.api.request(author, &attempt, |store| {
@@ -149,7 +156,7 @@ impl Cluster for OperatorClient {
                 object.status = json!(status).into();
             })
         });
-        let written = written.await.map_err(|error| in_words(attempt, error))?;
+        let written = written.await.map_err(|error| in_words(attempt.to_string(), error))?;
         self.claims.insert(topology.name.clone(), status.clone());
         Ok(RawObject::clone(&written))
     }

@@ -1,17 +1,21 @@
 //! Runs named and random histories and says how many there were and how fast; tells one as a story.
 
-#![expect(clippy::disallowed_methods, reason = "it tells how long the histories took")]
-
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::Duration;
 
 use clap::Parser;
 use lamina_simulation::accident::Accident;
 use lamina_simulation::chance::draw;
+use lamina_simulation::crashes::Crashes;
 use lamina_simulation::history::happen;
 use lamina_simulation::random::Random;
 use lamina_simulation::scenario::{Scenario, all};
-use lamina_simulation::search::{ACCIDENTS, Tally, shortened, undisturbed, with};
+use lamina_simulation::search::{ACCIDENTS, Tally, VERSIONS, shortened, undisturbed, with};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Histories are made of small pieces that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The whole of Lamina under every accident, in simulated time.
 #[derive(Debug, Parser)]
@@ -30,13 +34,16 @@ struct Arguments {
     /// Only scenarios whose name contains this.
     #[arg(long)]
     scenario: Option<String>,
-    /// Accidents at every pair of effects of each scenario.
+    /// A crash at every effect of each scenario, and at every pair of effects: a death or a loss of power, before or after.
     #[arg(long)]
     pairs: bool,
+    /// Only on the systemd of this version.
+    #[arg(long)]
+    systemd: Option<u32>,
     /// Only random histories.
     #[arg(long)]
     random: bool,
-    /// List the scenarios and stop.
+    /// List the scenarios with the number of their effects on each systemd and stop.
     #[arg(long)]
     list: bool,
     /// Tell the scenario as it is, on the systemd of this version, as a story.
@@ -50,7 +57,8 @@ struct Arguments {
 /// Reads an accident as the name of a failed history gives it.
 fn accident(text: &str) -> Result<(u64, Accident), String> {
     let (at, kind) = text.split_once('=').ok_or("give the number of an effect, `=` and an accident")?;
-    let known = ACCIDENTS.iter().find(|known| format!("{known:?}") == kind);
+    let mut all = ACCIDENTS.iter().chain([&Accident::PowerLossBefore]);
+    let known = all.find(|known| format!("{known:?}") == kind);
     let at = at.parse().map_err(|error| format!("{at}: {error}"))?;
     Ok((at, known.ok_or_else(|| format!("{kind}: give one of {ACCIDENTS:?}"))?.clone()))
 }
@@ -60,7 +68,7 @@ fn main() -> ExitCode {
     let chosen = |scenario: &Scenario| arguments.scenario.as_ref().is_none_or(|part| scenario.name.contains(part));
     let scenarios: Vec<Scenario> = all().into_iter().filter(chosen).collect();
     if arguments.list {
-        scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
+        scenarios.iter().for_each(list);
         return ExitCode::SUCCESS;
     }
     if let Some(seed) = arguments.seed {
@@ -70,14 +78,18 @@ fn main() -> ExitCode {
         return tell(with(&undisturbed(scenario, version), &arguments.accident));
     }
     let mut tally = Tally::default();
-    let began = Instant::now();
     for scenario in scenarios.iter().filter(|_| !arguments.random) {
         search(&mut tally, scenario, scenarios.len() as u64, &arguments);
     }
-    if arguments.scenario.is_none() {
+    if arguments.scenario.is_none() && !arguments.pairs {
         random(&mut tally, &arguments);
     }
-    conclude(&tally, began)
+    conclude(&tally)
+}
+
+fn list(scenario: &Scenario) {
+    let effects = VERSIONS.map(|version| format!("{:4}", Crashes::of(scenario, version).effects()));
+    println!("{}  {}", effects.join(" "), scenario.name);
 }
 
 /// Random histories where nobody says how many.
@@ -97,36 +109,69 @@ fn tell(mut draw: lamina_simulation::chance::Draw) -> ExitCode {
 }
 
 fn search(tally: &mut Tally, scenario: &Scenario, scenarios: u64, arguments: &Arguments) {
-    let (before, began) = (tally.histories, Instant::now());
-    let mut random = Random::new(arguments.from);
-    tally.plain(scenario);
-    match (arguments.budget, arguments.pairs) {
-        (Some(budget), false) => tally.sample(scenario, budget / 2 / scenarios, &mut random),
-        (_, true) => tally.pairs(scenario, &mut random),
-        (None, false) => {
-            tally.singles(scenario);
-            tally.sample(scenario, PAIRS, &mut random);
+    let chosen = |version: &u32| arguments.systemd.is_none_or(|only| only == *version);
+    for version in VERSIONS.into_iter().filter(chosen) {
+        let (before, began) = (tally.clone(), processor_time());
+        let mut random = Random::new(arguments.from ^ u64::from(version));
+        let crashes = Crashes::of(scenario, version);
+        tally.plain(scenario, version);
+        let share = |all: u64| all / VERSIONS.len() as u64;
+        match (arguments.budget, arguments.pairs) {
+            (Some(budget), false) => crashes.sample(tally, share(budget / 2 / scenarios), &mut random),
+            (_, true) => pairs(tally, &crashes),
+            (None, false) => {
+                crashes.singles(tally);
+                crashes.sample(tally, share(PAIRS), &mut random);
+            }
+        }
+        tell_part(tally, &before, processor_time() - began, &format!("{}, systemd {version}", scenario.name));
+    }
+}
+
+/// Every pair of crashes, with a word now and then of how far it is.
+fn pairs(tally: &mut Tally, crashes: &Crashes<'_>) {
+    let (mut told, effects) = (processor_time(), crashes.effects());
+    for first in 0..effects {
+        crashes.pairs(first, tally);
+        if processor_time() - told > Duration::from_secs(60) {
+            told = processor_time();
+            println!(
+                "        effect {first} of {effects}: {} histories, {} failed",
+                tally.histories,
+                tally.failures.len()
+            );
         }
     }
-    let (histories, took) = (tally.histories - before, began.elapsed());
-    println!("{histories:7} histories  {:7.1} s  {}", took.as_secs_f64(), scenario.name);
 }
 
 fn random(tally: &mut Tally, arguments: &Arguments) {
-    let began = Instant::now();
+    let (before, began) = (tally.clone(), processor_time());
     let seeds = arguments.budget.map_or(SEEDS, |budget| if arguments.random { budget } else { budget / 2 });
     for seed in arguments.from..arguments.from + seeds {
         tally.seed(seed);
     }
-    let took = began.elapsed().as_secs_f64();
-    println!("{seeds:7} histories  {took:7.1} s  by seed, {:.0}/s", seeds as f64 / took);
+    tell_part(tally, &before, processor_time() - began, "by seed: one operator and three hosts");
 }
 
-fn conclude(tally: &Tally, began: Instant) -> ExitCode {
+/// How long this process has computed: histories wait for nothing, and others may use the same processor.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+fn tell_part(tally: &Tally, before: &Tally, took: Duration, what: &str) {
+    let (histories, effects) = (tally.histories - before.histories, tally.effects - before.effects);
+    let (seconds, failed) = (took.as_secs_f64(), tally.failures.len() - before.failures.len());
+    let rate = histories as f64 / seconds;
+    let mean = effects.checked_div(histories).unwrap_or(0);
+    println!("{histories:7} histories of {mean:4} effects  {seconds:7.1} s {rate:6.0}/s  {failed:2} failed  {what}");
+}
+
+fn conclude(tally: &Tally) -> ExitCode {
     let Tally { histories, accidents, effects, failures } = tally;
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = processor_time().as_secs_f64();
     println!(
-        "{histories} histories, {accidents} accidents, {effects} effects in {seconds:.1} s: {:.0} histories/s; {} failed",
+        "{histories} histories, {accidents} accidents, {effects} effects in {seconds:.1} s of one core: {:.0} histories/s; {} failed",
         *histories as f64 / seconds,
         failures.len()
     );

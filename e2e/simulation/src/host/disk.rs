@@ -1,12 +1,13 @@
 //! The first layer of a host: files as everybody sees them, and the part of them that survives a loss of power.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use lamina_crds::UnitName;
 
-use super::loaded::{Loaded, load};
+use super::loaded::{Loaded, SEARCH, load};
+use super::unit_file::{Assignment, Unreadable, assignments};
 use crate::random::Random;
 
 /// A disk with everything on it. Paths are absolute, without `.` or `..`; links are never followed.
@@ -20,9 +21,9 @@ pub struct Disk {
     pending: Vec<Change>,
     files: Vec<File>,
     clock: u64,
-    /// Counts every change, so that what was read from the disk need not be read again.
+    /// Counts the changes where systemd looks for units, so that what was read there need not be read again.
     pub revision: u64,
-    /// Units as read since the last change.
+    /// Units as read since the last such change.
     read_units: RefCell<ReadUnits>,
     /// Whether writes fail for lack of space.
     pub is_full: bool,
@@ -56,7 +57,12 @@ struct File {
     /// `None` until the first sync.
     durable: Option<Rc<[u8]>>,
     changed: u64,
+    /// The content read as a unit file, once somebody did.
+    assignments: OnceCell<Rc<Reading>>,
 }
+
+/// What a file says as a unit file.
+pub type Reading = Result<Vec<Assignment>, Unreadable>;
 
 /// Below which nothing survives a reboot.
 const VOLATILE: &str = "/run/";
@@ -87,6 +93,17 @@ impl Disk {
     /// The time on the disk's own clock.
     pub fn now(&self) -> u64 {
         self.clock
+    }
+
+    /// The regular file at the path, read as a unit file.
+    pub fn assignments(&self, path: &str) -> Option<Rc<Reading>> {
+        match self.names.get(path)? {
+            Entry::File(file) => {
+                let File { content, assignments: read, .. } = &self.files[*file];
+                Some(Rc::clone(read.get_or_init(|| Rc::new(assignments(content)))))
+            }
+            Entry::Directory | Entry::Link(_) => None,
+        }
     }
 
     /// When the file at the path was last written, in ticks of the disk's own clock; 0 for anything else.
@@ -148,7 +165,7 @@ impl Disk {
         }
         self.clock += 1;
         let kept: Rc<[u8]> = if self.is_full { Rc::default() } else { content.into() };
-        self.files.push(File { content: kept, durable: None, changed: self.clock });
+        self.files.push(File { content: kept, durable: None, changed: self.clock, assignments: OnceCell::new() });
         let file = Entry::File(self.files.len() - 1);
         self.set(path, file);
         if self.is_full { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
@@ -315,7 +332,7 @@ impl Disk {
     }
 
     fn change(&mut self, change: Change) {
-        self.revision += 1;
+        self.revision += u64::from(change.is_seen_by_systemd());
         change.clone().carry_out(&mut self.names);
         self.pending.push(change);
     }
@@ -334,6 +351,14 @@ impl Change {
     fn directory(&self) -> &str {
         match self {
             Self::Set(path, _) | Self::Clear(path) | Self::Move { from: _, to: path, entry: _ } => parent(path),
+        }
+    }
+
+    fn is_seen_by_systemd(&self) -> bool {
+        let is_seen = |path: &str| SEARCH.iter().any(|directory| path.starts_with(directory));
+        match self {
+            Self::Set(path, _) | Self::Clear(path) => is_seen(path),
+            Self::Move { from, to, entry: _ } => is_seen(from) || is_seen(to),
         }
     }
 
@@ -370,6 +395,7 @@ impl File {
                 2 => self.durable.clone().unwrap_or_default(),
                 _ => Rc::clone(&self.content),
             };
+            self.assignments = OnceCell::new();
         }
         self.durable = Some(Rc::clone(&self.content));
     }

@@ -11,7 +11,7 @@ use lamina_node_agent::numa::NumaPolicy;
 use lamina_node_agent::property::{Properties, Property, Value};
 
 use super::disk::{Disk, Entry};
-use super::unit_file::{Assignment, assignments, command, words};
+use super::unit_file::{Assignment, command, words};
 
 /// Where unit files are looked for, the first one wins.
 pub const SEARCH: [&str; 7] = [
@@ -109,8 +109,8 @@ pub fn load(disk: &Disk, unit: &UnitName) -> Loaded {
     if state == LoadState::Loaded {
         let mut program = Program::default();
         for path in fragment.iter().chain(&drop_ins) {
-            let Some(content) = disk.read(path) else { continue };
-            match assignments(&content) {
+            let Some(read) = disk.assignments(path) else { continue };
+            match &*read {
                 Ok(found) => found.iter().for_each(|each| loaded.assign(unit.kind(), each, &mut program)),
                 Err(_) if Some(path) == fragment.as_ref() => loaded.state = LoadState::Error,
                 Err(_) => {}
@@ -126,17 +126,17 @@ pub fn load(disk: &Disk, unit: &UnitName) -> Loaded {
 
 /// Whether files differ from what was loaded, as `NeedDaemonReload` sees it: by paths and times of writing.
 pub fn needs_reload(disk: &Disk, unit: &UnitName, loaded: &Loaded, version: u32) -> bool {
-    let (fragment, _) = fragment(disk, unit);
-    let mut present = drop_ins(disk, unit);
+    let on_disk = disk.unit(unit);
+    let mut present: Vec<&String> = on_disk.drop_ins.iter().collect();
     if version < 253 {
         // The first drop-in in a new directory goes unnoticed there.
         let known =
             |path: &String| loaded.drop_ins.iter().any(|old| super::disk::parent(old) == super::disk::parent(path));
-        present.retain(known);
+        present.retain(|path| known(path));
     }
     let newer = |(path, stamp): (&String, &u64)| disk.changed(path) > *stamp;
-    fragment != loaded.fragment
-        || present != loaded.drop_ins
+    on_disk.fragment != loaded.fragment
+        || !present.into_iter().eq(&loaded.drop_ins)
         || loaded.fragment.iter().chain(&loaded.drop_ins).zip(&loaded.stamps).any(newer)
 }
 

@@ -95,6 +95,11 @@ impl SimulatedHost {
         }
     }
 
+    /// The same host in another world.
+    pub fn moved_to(&self, fuse: &Fuse, story: &Story) -> Self {
+        Self { fuse: fuse.clone(), story: story.clone(), ..self.clone() }
+    }
+
     /// Lets systemd work on the other layers.
     pub fn with_systemd<T>(&mut self, work: impl FnOnce(&mut Systemd, &mut Grounds<'_>) -> T) -> T {
         let Self { disk, systemd, cgroups, machine, installed, .. } = self;

@@ -33,7 +33,7 @@ pub struct Systemd {
 #[derive(Clone, Debug)]
 pub struct Unit {
     /// Its text as loaded.
-    pub loaded: Loaded,
+    pub loaded: Rc<Loaded>,
     /// What it does.
     pub activity: Activity,
     /// Its process, for services that run.
@@ -161,7 +161,7 @@ impl Systemd {
 
     /// `LoadUnit`: the unit, read from disk if it is not in memory.
     pub fn know(&mut self, disk: &Disk, unit: &UnitName) -> &mut Unit {
-        self.units.entry(unit.clone()).or_insert_with(|| Unit::at_rest(Loaded::clone(&disk.unit(unit))))
+        self.units.entry(unit.clone()).or_insert_with(|| Unit::at_rest(disk.unit(unit)))
     }
 
     /// Forgets units at rest that nothing refers to, as systemd does all the time.
@@ -180,7 +180,7 @@ impl Systemd {
         let names: Vec<UnitName> = self.units.keys().cloned().collect();
         for name in &names {
             if let Some(unit) = self.units.get_mut(name) {
-                unit.loaded = Loaded::clone(&grounds.disk.unit(name));
+                unit.loaded = grounds.disk.unit(name);
                 unit.is_marked = false;
             }
         }
@@ -243,10 +243,11 @@ impl Systemd {
         let disk = &grounds.disk;
         let version = self.version;
         let unit = self.know(disk, name);
-        unit.loaded.properties.extend(properties.clone());
+        let loaded = Rc::make_mut(&mut unit.loaded);
+        loaded.properties.extend(properties.clone());
         // systemd takes note of what it wrote itself.
         let written = disk.unit(name);
-        (unit.loaded.drop_ins, unit.loaded.stamps) = (written.drop_ins.clone(), written.stamps.clone());
+        (loaded.drop_ins, loaded.stamps) = (written.drop_ins.clone(), written.stamps.clone());
         unit.is_marked |= version < 253 && properties.len() > 1;
         self.realize(grounds, name);
         Ok(())
@@ -307,7 +308,7 @@ impl Systemd {
 }
 
 impl Unit {
-    fn at_rest(loaded: Loaded) -> Self {
+    fn at_rest(loaded: Rc<Loaded>) -> Self {
         Self {
             loaded,
             activity: Activity::Inactive,
