@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::cache::{Cache, Key};
@@ -58,6 +59,19 @@ impl GoBuilder {
         Ok(entry.join(name))
     }
 
+    /// Where the files of `path`, a module that `module` requires, lie on this machine.
+    ///
+    /// # Errors
+    /// Fails when the module cannot be had.
+    pub async fn files_of(module: GoModule, path: &str) -> Result<PathBuf> {
+        let mut go = Command::new("go");
+        go.current_dir(module.folder).args(["mod", "download", "-json", path]);
+        go.env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");
+        let told = output_of(&mut go).await.with_context(|| format!("looking for the files of {path}"))?;
+        let told: Downloaded = serde_json::from_str(&told).with_context(|| format!("understanding `{told}`"))?;
+        Ok(told.dir)
+    }
+
     /// The lock keeps what the compiler has made from being dropped by somebody else who is done.
     async fn compile(&self, folder: &Path, flags: &[String], package: &str, target: &Path) -> Result<()> {
         let _lock = self.cache.lock("go-build").await?;
@@ -85,6 +99,13 @@ impl GoBuilder {
         }
         Ok(())
     }
+}
+
+/// What Go tells of a module that it has.
+#[derive(Deserialize)]
+struct Downloaded {
+    #[serde(rename = "Dir")]
+    dir: PathBuf,
 }
 
 fn flags(module: GoModule) -> Result<Vec<String>> {

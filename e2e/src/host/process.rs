@@ -85,6 +85,18 @@ pub struct Process {
 impl Process {
     /// Starts a program in `folder`; what it says goes to `log` there.
     pub fn start(program: &Path, arguments: &[String], folder: &Path, log: &str, lifetime: Lifetime) -> Result<Self> {
+        Self::start_in(&[], program, arguments, folder, log, lifetime)
+    }
+
+    /// The same, with these variables beside those of this program.
+    pub fn start_in(
+        environment: &[(&str, &str)],
+        program: &Path,
+        arguments: &[String],
+        folder: &Path,
+        log: &str,
+        lifetime: Lifetime,
+    ) -> Result<Self> {
         let mut command = match lifetime {
             Lifetime::Tethered => tether::command(program),
             Lifetime::Detached => session(program),
@@ -93,6 +105,7 @@ impl Process {
         let output = File::options().create(true).append(true).open(&path);
         let output = output.with_context(|| format!("opening {}", path.display()))?;
         let errors = output.try_clone().with_context(|| format!("opening {} twice", path.display()))?;
+        command.envs(environment.iter().copied());
         command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = match lifetime {
             Lifetime::Tethered => tether::spawn(command),
