@@ -215,7 +215,12 @@ impl ControlPlane {
 
     /// Runs Helm as an administrator.
     pub async fn helm(&self, arguments: &[&str]) -> Result<Said> {
-        self.run(&self.binaries.helm, arguments, None).await
+        self.helm_at(&self.binaries.helm, arguments).await
+    }
+
+    /// Runs another Helm than this control plane's own.
+    pub async fn helm_at(&self, program: &Path, arguments: &[&str]) -> Result<Said> {
+        self.run(program, arguments, None).await
     }
 
     /// kubectl's path, for programs that hand over to it.

@@ -9,7 +9,7 @@ use lamina_e2e::node::{Node, PATIENCE};
 use serde_json::Value;
 
 const NAMESPACE: &str = "lamina-system";
-const FIRST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/first-chart.tgz");
+const FIRST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/first.tgz");
 
 #[tokio::test]
 async fn an_upgrade_from_the_first_chart_restarts_no_service() -> Result<()> {

@@ -43,6 +43,13 @@ impl Binaries {
     }
 }
 
+/// Finds or builds the Helm 3 that people use who have not moved to Helm 4. What the compiler keeps of it is left for a
+/// control plane, which drops it.
+pub async fn helm3() -> Result<PathBuf> {
+    let finder = Finder { builder: GoBuilder::new(Cache::open()?) };
+    finder.find("helm3", HELM3, "helm.sh/helm/v3/cmd/helm").await
+}
+
 /// What a Kubernetes node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeBinaries {
@@ -76,6 +83,8 @@ const NODE: GoModule = GoModule {
 };
 const HELM: GoModule =
     GoModule { folder: concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane/helm"), tags: "", sources: &[] };
+const HELM3: GoModule =
+    GoModule { folder: concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane/helm3"), tags: "", sources: &[] };
 
 struct Finder {
     builder: GoBuilder,
