@@ -27,4 +27,5 @@ pub mod selection;
 pub mod shortage;
 pub mod snapshot;
 pub mod standing;
+pub mod teardown;
 pub mod view;

@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use kube::Client;
 use lamina_crds::Term;
 use lamina_operator::cluster::{Cluster, ClusterError};
 use lamina_operator::controller::{PassSummary, pass};
 use lamina_operator::election::Tenure;
+use lamina_operator::kube_cluster::teardown::teardown;
 use lamina_operator::kube_cluster::{KubeCluster, Pen, configuration};
 use lamina_operator::leadership::{Candidacy, Farewell, Leadership};
 use lamina_operator::memory::Memory;
@@ -28,8 +30,10 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(name = "lamina-operator", version)]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How to reach the API server; without it the pod's service account is used.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The namespace of the agents' Leases, and of the operators' own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "lamina-system", value_name = "NAME")]
@@ -41,8 +45,19 @@ struct Flags {
     #[arg(long, env = "POD_NAME", default_value = "lamina-operator", value_name = "NAME")]
     identity: String,
     /// The form of the log.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Deletes every SliceTopology as if its deletionPolicy were Remove, and waits until all hosts have removed everything.
+    /// Needs an operator that runs.
+    Teardown {
+        /// How long it may take, in seconds.
+        #[arg(long, value_name = "SECONDS")]
+        deadline: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -68,7 +83,16 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     start_log(flags.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    LocalSet::new().block_on(&runtime, run(flags))
+    LocalSet::new().block_on(&runtime, async {
+        match flags.command {
+            Some(Command::Teardown { deadline }) => {
+                let config = configuration(flags.kubeconfig.as_deref()).await?;
+                let client = Client::try_from(config).context("build the client of the API server")?;
+                teardown(client, Duration::from_secs(deadline)).await
+            }
+            None => run(flags).await,
+        }
+    })
 }
 
 fn start_log(format: LogFormat) {
@@ -82,7 +106,7 @@ fn start_log(format: LogFormat) {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    let Flags { kubeconfig, lease_namespace, lease_name, identity, log_format: _ } = &flags;
+    let Flags { command: _, kubeconfig, lease_namespace, lease_name, identity, log_format: _ } = &flags;
     let config = configuration(kubeconfig.as_deref()).await?;
     let candidacy = Candidacy {
         namespace: lease_namespace.clone(),
