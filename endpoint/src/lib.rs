@@ -1,0 +1,18 @@
+//! What operator and agent answer to those who watch them: whether the loop lives, whether it is ready, what it counted.
+//!
+//! `catalog` names everything that is measured, `health` and `answer` decide, `readings` holds what was measured last,
+//! `serve` listens.
+
+pub mod answer;
+pub mod catalog;
+pub mod health;
+pub mod listen;
+pub mod readings;
+pub mod reference;
+pub mod serve;
+
+pub use catalog::Metric;
+pub use health::Health;
+pub use listen::Listen;
+pub use readings::{Reading, Readings};
+pub use serve::serve;
