@@ -32,10 +32,14 @@ pub struct Settings {
 }
 
 /// What a pass did, and when the next one is due at the latest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PassOutcome {
     /// Steps tried on the host.
     pub steps: usize,
+    /// Differences made by somebody else that were put back.
+    pub heals: usize,
+    /// Services restarted because what they run is no longer asked for.
+    pub restarts: usize,
     /// Calls that wrote to the API server, successful or not.
     pub api_writes: usize,
     /// Whether everything asked is true and measured.
@@ -44,6 +48,8 @@ pub struct PassOutcome {
     pub again_after: Option<Duration>,
     /// What went wrong, in sentences for the log.
     pub problems: Vec<String>,
+    /// What was measured, whether or not there is an object to report it in; none if the host could not be looked at.
+    pub measured: Option<HostStateStatus>,
 }
 
 /// After a failed effect or call the next try comes no sooner.
@@ -109,12 +115,14 @@ async fn carry_out(
     }
     work.problems.append(&mut task.problems);
     note_health(memory, &task, &work, now);
-    tell_events(memory, &task, &work, settings, began.elapsed(), now);
+    outcome.heals = tell_events(memory, &task, &work, settings, began.elapsed(), now);
+    outcome.restarts = work.restarted.len();
     settle_entries(memory, host, settings, &mut task, &mut work, now).await;
     let status = state(memory, settings, &task, &work, now, report);
     memory.passes += 1;
     outcome.ready = is_ready(&status);
     outcome.steps = work.tried;
+    outcome.measured = work.observed.is_some().then(|| status.clone());
     publish(memory, cluster, &task, status, now, &mut outcome).await;
     publish_events(memory, cluster, &task, now, &mut outcome).await;
     outcome.again_after = due(memory, &task, &work, outcome.ready, now);
@@ -275,7 +283,15 @@ fn applied(name: &TopologyName, entry: &DesiredEntry) -> HostEvent {
     HostEvent { kind: EventKind::Normal, reason: "Applied", action: "Apply", note }
 }
 
-fn tell_events(memory: &mut Memory, task: &Task, work: &Work, settings: &Settings, took: Duration, now: Timestamp) {
+/// Notes what is worth an event. Says how many differences of somebody else's making were put back.
+fn tell_events(
+    memory: &mut Memory,
+    task: &Task,
+    work: &Work,
+    settings: &Settings,
+    took: Duration,
+    now: Timestamp,
+) -> usize {
     let settled = |finding: &&crate::plan::Finding| {
         let owner = task.accepted.entries.iter().find(|(name, _)| crate::report::belongs(&finding.object, name));
         let settled = owner.is_some_and(|(_, kept)| kept.reached_by == settings.version);
@@ -300,6 +316,7 @@ fn tell_events(memory: &mut Memory, task: &Task, work: &Work, settings: &Setting
     memory.events.extend(broken);
     let surplus = memory.events.len().saturating_sub(MOST_EVENTS);
     memory.events.drain(..surplus);
+    found.len()
 }
 
 /// Writes the status if it says something new.

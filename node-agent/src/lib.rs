@@ -28,6 +28,8 @@ pub mod observed;
 pub mod plan;
 pub mod preflight;
 pub mod property;
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub mod readings;
 pub mod render;
 pub mod replace;
 pub mod report;

@@ -13,13 +13,17 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use lamina_crds::TopologyName;
 use lamina_crds::host_state::AgentForm;
+use lamina_endpoint::catalog::AGENT_PASS_SECONDS;
+use lamina_endpoint::{Health, Listen, Readings};
 use lamina_node_agent::agent::{PassOutcome, Settings, pass};
 use lamina_node_agent::host::lock::InstanceLock;
 use lamina_node_agent::host::real::RealHost;
 use lamina_node_agent::kube_cluster::{Access, KubeCluster};
 use lamina_node_agent::memory::Memory;
+use lamina_node_agent::readings::{Counts, readings};
 use lamina_node_agent::restore::{Restored, restore};
 use lamina_node_agent::watch::Watch;
+use prometheus_client::registry::Registry;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
@@ -49,6 +53,9 @@ struct Options {
     /// The host's bus, if it is not at /run/dbus/system_bus_socket below the host's root.
     #[arg(long, env = "DBUS_SYSTEM_BUS_ADDRESS", value_name = "ADDRESS")]
     bus_address: Option<String>,
+    /// Where to answer those who watch the agent (/livez, /readyz, /metrics); `none` for nowhere.
+    #[arg(long, env = "LAMINA_LISTEN", default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
+    listen: Listen,
     /// The form of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -85,6 +92,10 @@ enum LogFormat {
 
 /// How long a single pass waits for the API server's first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How long the agent may work without a rest: a pass waits up to 300 s for a unit that starts or stops, several times.
+const LONGEST_WORK: Duration = Duration::from_secs(1800);
+/// How long it rests at most: the slow re-check comes before.
+const LONGEST_REST: Duration = Duration::from_secs(360);
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -152,23 +163,28 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     if options.once {
         let _ = tokio::time::timeout(FIRST_ANSWER, cluster.changed()).await;
     }
+    let mut watchers = Watchers::of(options.listen, &settings.host);
     // Before the first pass: it may wait for services that systemd starts no sooner than this boot goes on.
     tell_systemd(&[NotifyState::Ready]);
     let mut told = String::new();
     loop {
         let calls = host.bus_calls();
+        watchers.health.works();
+        let begin = tokio::time::Instant::now();
         let outcome = tokio::select! {
             outcome = pass(&mut memory, &mut host, &mut cluster, &settings, Timestamp::now()) => outcome,
             () = ends.next() => return Ok(ExitCode::SUCCESS),
         };
         tell(&outcome, host.bus_calls() - calls);
         tell_standing(&outcome, &mut told);
+        watchers.tell(&outcome, begin.elapsed(), host.bus_calls());
         if options.once {
             return Ok(if outcome.ready { ExitCode::SUCCESS } else { ExitCode::from(2) });
         }
         if is_new_to(&mut watch, &host) {
             continue;
         }
+        watchers.health.rests(LONGEST_REST);
         tokio::select! {
             wake = watch.next() => debug!(why = %wake, "looking again"),
             () = cluster.changed() => debug!(why = "new instruction", "looking again"),
@@ -201,7 +217,8 @@ fn is_new_to(watch: &mut Watch, host: &RealHost) -> bool {
 }
 
 fn tell(outcome: &PassOutcome, bus_calls: u64) {
-    let PassOutcome { steps, api_writes, ready, again_after: _, problems } = outcome;
+    let PassOutcome { steps, api_writes, ready, problems, heals: _, restarts: _, again_after: _, measured: _ } =
+        outcome;
     for problem in problems {
         warn!(problem, "not everything could be done");
     }
@@ -222,6 +239,35 @@ fn tell_standing(outcome: &PassOutcome, told: &mut String) {
     if standing != told {
         tell_systemd(&[NotifyState::Status(standing)]);
         standing.clone_into(told);
+    }
+}
+
+/// Those who ask the agent how it is.
+struct Watchers {
+    host: String,
+    health: Health,
+    readings: Readings,
+    counts: Counts,
+}
+
+impl Watchers {
+    /// Answers from now on.
+    fn of(listen: Listen, host: &str) -> Self {
+        let mut registry = Registry::default();
+        let readings = Readings::of(AGENT_PASS_SECONDS, &mut registry);
+        let health = Health::beginning(LONGEST_WORK, "the first pass is not over yet");
+        lamina_endpoint::serve(listen, health.clone(), registry);
+        Self { host: host.to_owned(), health, readings, counts: Counts::default() }
+    }
+
+    /// A pass is over. Ready is who can look at the host, whatever is found there: that is told elsewhere.
+    fn tell(&mut self, outcome: &PassOutcome, took: Duration, bus_calls: u64) {
+        let measured = outcome.measured.as_ref();
+        self.health
+            .lacks(measured.is_none().then_some("the last pass could not look at the host; see the agent's log"));
+        self.counts.add(outcome);
+        self.readings.took(took);
+        self.readings.replace(readings(&self.host, self.counts, bus_calls, measured));
     }
 }
 

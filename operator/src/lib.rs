@@ -20,6 +20,7 @@ mod pause;
 pub mod placement;
 pub mod preview;
 pub mod promises;
+pub mod readings;
 pub mod resolve;
 #[cfg(test)]
 pub(crate) mod scene;

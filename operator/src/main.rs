@@ -11,12 +11,16 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use jiff::Timestamp;
 use lamina_crds::Term;
+use lamina_endpoint::catalog::OPERATOR_PASS_SECONDS;
+use lamina_endpoint::{Health, Listen, Readings};
 use lamina_operator::cluster::{Cluster, ClusterError};
 use lamina_operator::controller::{PassSummary, pass};
 use lamina_operator::election::Tenure;
 use lamina_operator::kube_cluster::{KubeCluster, Pen, configuration};
 use lamina_operator::leadership::{Candidacy, Farewell, Leadership};
 use lamina_operator::memory::Memory;
+use lamina_operator::readings::{self, Counts};
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
@@ -40,6 +44,9 @@ struct Flags {
     /// What this operator is called in that Lease, to which something is added that no other process has.
     #[arg(long, env = "POD_NAME", default_value = "lamina-operator", value_name = "NAME")]
     identity: String,
+    /// Where to answer those who watch the operator (/livez, /readyz, /metrics); `none` for nowhere.
+    #[arg(long, default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
+    listen: Listen,
     /// The form of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -53,6 +60,7 @@ enum LogFormat {
     Json,
 }
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long news are collected before a pass.
 const DEBOUNCE: Duration = Duration::from_millis(150);
 /// How long after a write that came too late the next pass looks again, if no news come first.
@@ -61,6 +69,9 @@ const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// The slow re-check behind every event source; a random part of up to the same length comes on top.
 const RECHECK: Duration = Duration::from_secs(180);
+/// How long the operator may work without a rest: every call of a pass has its own deadline, and a first pass may write to
+/// every host.
+const LONGEST_WORK: Duration = Duration::from_secs(900);
 /// The longest pause between tries while the API server does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -82,7 +93,7 @@ fn start_log(format: LogFormat) {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    let Flags { kubeconfig, lease_namespace, lease_name, identity, log_format: _ } = &flags;
+    let Flags { kubeconfig, lease_namespace, lease_name, identity, listen, log_format: _ } = &flags;
     let config = configuration(kubeconfig.as_deref()).await?;
     let candidacy = Candidacy {
         namespace: lease_namespace.clone(),
@@ -91,11 +102,11 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     };
     let leadership = Leadership::seek(&config, candidacy)?;
     let cluster = KubeCluster::start(config, lease_namespace, leadership.tenure())?;
-    info!(version = env!("CARGO_PKG_VERSION"), %lease_namespace, "lamina-operator starts");
+    info!(version = VERSION, %lease_namespace, "lamina-operator starts");
     let pen = cluster.pen();
     let ending = Rc::new(Notify::new());
     tokio::task::spawn_local(listen_for_the_end(Rc::clone(&pen), Rc::clone(&ending))?);
-    work(cluster, &leadership, &ending).await;
+    work(cluster, &leadership, &ending, Watchers::of(*listen)).await;
     // The last write has ended, one way or another.
     leadership.resign(if pen.has_unanswered() { Farewell::RunOut } else { Farewell::HandBack });
     Ok(())
@@ -121,11 +132,13 @@ fn listen_for_the_end(pen: Rc<Pen>, ending: Rc<Notify>) -> anyhow::Result<impl F
 }
 
 /// Makes passes whenever something happened and this operator leads, until it is to end.
-async fn work(mut cluster: KubeCluster, leadership: &Leadership, ending: &Notify) {
+async fn work(mut cluster: KubeCluster, leadership: &Leadership, ending: &Notify, mut watchers: Watchers) {
     let (pen, mut right) = (cluster.pen(), leadership.tenure());
     let mut state = State::default();
     while !pen.is_down() {
-        let pause = look(&mut cluster, leadership, &mut state).await;
+        watchers.health.works();
+        let pause = look(&mut cluster, leadership, &mut state, &mut watchers).await;
+        watchers.health.rests(pause);
         // While the server is away, news do not make it answer sooner.
         let is_deaf = state.failures > 0;
         tokio::select! {
@@ -153,17 +166,28 @@ async fn of_another_term(right: &mut watch::Receiver<Option<Tenure>>, term: Opti
 }
 
 /// One look: a pass, if this operator leads and knows everything. Says when to look again.
-async fn look(cluster: &mut KubeCluster, leadership: &Leadership, state: &mut State) -> Duration {
+async fn look(
+    cluster: &mut KubeCluster,
+    leadership: &Leadership,
+    state: &mut State,
+    watchers: &mut Watchers,
+) -> Duration {
     if !cluster.is_complete() {
         return RECHECK;
     }
+    watchers.health.lacks(None);
     leadership.note(cluster.snapshot().highest_term());
     let term = leadership.tenure().borrow().map(|tenure| tenure.term);
     if state.term != term {
         *state = State { term, ..State::default() };
     }
-    let Some(term) = term else { return RECHECK };
+    let Some(term) = term else {
+        watchers.tell_of_waiting();
+        return RECHECK;
+    };
+    let begin = tokio::time::Instant::now();
     let result = pass(&mut state.memory, cluster, term, Timestamp::now()).await;
+    watchers.tell_of_pass(&result, begin.elapsed(), term, &mut state.memory, cluster);
     let is_failure = matches!(result, Err(ClusterError::Unavailable { .. }));
     state.failures = if is_failure { state.failures + 1 } else { 0 };
     let pause = pause(&result, state.failures, Timestamp::now());
@@ -171,6 +195,51 @@ async fn look(cluster: &mut KubeCluster, leadership: &Leadership, state: &mut St
         warn!(%error, pause_seconds = pause.as_secs_f32(), "looking again later");
     }
     pause
+}
+
+/// Those who ask the operator how it is.
+struct Watchers {
+    health: Health,
+    readings: Readings,
+    counts: Counts,
+}
+
+impl Watchers {
+    /// Answers from now on.
+    fn of(listen: Listen) -> Self {
+        let mut registry = Registry::default();
+        let readings = Readings::of(OPERATOR_PASS_SECONDS, &mut registry);
+        let health = Health::beginning(LONGEST_WORK, "the API server has not told everything yet");
+        lamina_endpoint::serve(listen, health.clone(), registry);
+        let watchers = Self { health, readings, counts: Counts::default() };
+        watchers.tell_of_waiting();
+        watchers
+    }
+
+    /// Another one leads, or nobody does yet.
+    fn tell_of_waiting(&self) {
+        self.readings.replace(readings::own(VERSION, self.counts, None));
+    }
+
+    /// A pass is over; what it wrote is told of already.
+    fn tell_of_pass(
+        &mut self,
+        result: &Result<PassSummary, ClusterError>,
+        took: Duration,
+        term: Term,
+        memory: &mut Memory,
+        cluster: &KubeCluster,
+    ) {
+        self.counts.add(result);
+        self.readings.took(took);
+        let now = Timestamp::now();
+        let view = memory.refresh(cluster.snapshot(), now);
+        let view = memory.decode(&view);
+        let violations = result.as_ref().map_or(0, |summary| summary.violations.len());
+        let mut told = readings::own(VERSION, self.counts, Some(term));
+        told.extend(readings::of_cluster(&view, violations, now));
+        self.readings.replace(told);
+    }
 }
 
 /// How long to wait for news before looking again anyway.

@@ -709,3 +709,36 @@ fn a_look_ahead_names_every_step_and_takes_none() {
     world.settle();
     assert_eq!(foreseen(&mut world).plan, Plan::default());
 }
+
+#[cfg(feature = "host")]
+#[test]
+fn a_pass_is_told_to_those_who_watch() {
+    use lamina_endpoint::{Readings, catalog::AGENT_PASS_SECONDS};
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
+    use crate::readings::{Counts, readings};
+
+    let mut world = World::settled();
+    let mut counts = Counts::default();
+    let kernel = world.host.kernel.get_mut(&unit("control.slice")).expect("a cgroup");
+    kernel.insert(Property::AllowedCpus, Value::Cpus("3".parse().expect("a list")));
+    let outcome = world.pass();
+    counts.add(&outcome);
+    let mut registry = Registry::default();
+    Readings::of(AGENT_PASS_SECONDS, &mut registry).replace(readings("host-7", counts, 42, outcome.measured.as_ref()));
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a string takes everything");
+    for line in [
+        "lamina_agent_info{host=\"host-7\",version=\"0.1.0\",form=\"Host\"} 1.0",
+        "lamina_agent_heals_total 1.0",
+        "lamina_agent_bus_calls_total 42.0",
+        "lamina_host_condition{condition=\"Ready\",status=\"True\"} 1.0",
+        "lamina_host_condition{condition=\"Ready\",status=\"Unknown\"} 0.0",
+        "lamina_host_topology_condition{topology=\"orchestrator\",condition=\"Verified\",status=\"True\"} 1.0",
+        "lamina_slice_cpus{topology=\"orchestrator\",slice=\"orchestrator-control.slice\"} 8.0",
+        "lamina_slice_services{topology=\"orchestrator\",slice=\"orchestrator-control.slice\"} 5.0",
+        "lamina_slice_services_ready{topology=\"orchestrator\",slice=\"orchestrator-control.slice\"} 5.0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in {text}");
+    }
+}
