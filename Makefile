@@ -29,3 +29,4 @@ images-verify:
 generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
 	@cargo run --quiet -p lamina-e2e --bin lamina-chart
+	@cargo run --quiet -p lamina-endpoint
