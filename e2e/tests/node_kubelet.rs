@@ -69,7 +69,7 @@ async fn with_the_static_policy_two_managers_share_no_cpu(node: &Node) -> Result
     node.rolled_out(NAMESPACE).await?;
     let known = async || {
         let kubelet = kubelet(node).await?;
-        Ok(kubelet["cpuManagerPolicy"] == "static" && kubelet["reservedCpus"] == RESERVED)
+        Ok(kubelet["cpuManagerPolicy"] == "static" && kubelet["reservedCPUs"] == RESERVED)
     };
     fleet.wait("the inventory tells policy and reservation", PATIENCE, known).await?;
     let (status, reason, message) = supported(node).await?;
@@ -85,8 +85,7 @@ async fn with_the_static_policy_two_managers_share_no_cpu(node: &Node) -> Result
         .await?
         .parse()
         .context("the slice's CPUs")?;
-    let newest = "cat /sys/fs/cgroup$(cut -d: -f3 /proc/$(pgrep -f -n '^/pause')/cgroup)/cpuset.cpus.effective";
-    let pod: CpuSet = node.run(newest).await?.parse().context("the pod's CPUs")?;
+    let pod = cpus_of_the_container(node).await?;
     println!("policy static, reserved {RESERVED}: the slice has {slice}, the Guaranteed pod has {pod}");
     let reserved: CpuSet = RESERVED.parse().context("the reservation")?;
     ensure!(slice.len() == 4 && slice.difference(&reserved).is_empty(), "the slice has {slice}");
@@ -103,6 +102,15 @@ async fn what_pods_may_get_is_refused(node: &Node) -> Result<()> {
         Ok(text.contains("static CPU manager") || text.contains("reservedSystemCPUs"))
     };
     fleet.wait("the topology is told that the kubelet may give its CPUs to pods", PATIENCE, refused).await
+}
+
+/// What the kernel gives the Guaranteed pod's only container; the pod's sandbox beside it has what is left to all.
+async fn cpus_of_the_container(node: &Node) -> Result<CpuSet> {
+    let path = "-o=jsonpath={.status.containerStatuses[0].containerID}";
+    let id = node.example.fleet.kubectl(&["get", "pod", "guaranteed", path]).await?;
+    let id = id.trim().strip_prefix("containerd://").with_context(|| format!("containerd has no container {id}"))?;
+    let cgroup = format!("/sys/fs/cgroup/kubepods.slice/kubepods-pod*.slice/cri-containerd-{id}.scope");
+    node.run(&format!("cat {cgroup}/cpuset.cpus.effective")).await?.parse().context("the pod's CPUs")
 }
 
 async fn kubelet(node: &Node) -> Result<Value> {
