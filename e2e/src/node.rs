@@ -40,7 +40,9 @@ impl Node {
     pub async fn up() -> Result<Self> {
         let cache = Cache::open()?;
         let scratch = Scratch::new(&cache, "node")?;
+        // Before there is a machine that wants the same processors.
         NodeBinaries::find().await?;
+        images::prepare().await?;
         let mut stages = Stages::begin();
         let registry = Registry::start(&cache, scratch.path()).await?;
         let options = Options { controllers: Controllers::All, ..Options::default() };

@@ -66,6 +66,11 @@ pub async fn load(host: &QemuHost, version: &str) -> Result<()> {
     Ok(())
 }
 
+/// Builds the programs of this checkout, so that its images are a matter of seconds.
+pub async fn prepare() -> Result<()> {
+    images(env!("CARGO_PKG_VERSION")).await.map(drop)
+}
+
 async fn images(version: &str) -> Result<Vec<(Component, Image)>> {
     let wanted = version.to_owned();
     let making = tokio::task::spawn_blocking(move || make(&wanted));
