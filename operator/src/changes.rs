@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::check::Violation;
 use crate::liveness::{Liveness, liveness};
 use crate::resolve::{HostResolution, Resolution};
+use crate::snapshot::RawObject;
 use crate::view::{ClusterView, Definitions, HostView, Life, NodePresence, Origin, TopologyView};
 
 /// The writes that remain, in the order in which they are to be made, in this term of ours. Hosts with a violation are
@@ -138,6 +139,12 @@ impl Change {
 }
 
 impl Target {
+    /// This object, as it was seen.
+    pub fn of(object: &RawObject) -> Self {
+        let RawObject { name, uid, resource_version, .. } = object;
+        Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
+    }
+
     /// The metadata that names this very object and version.
     pub fn metadata(&self) -> Value {
         json!({ "name": self.name, "uid": self.uid, "resourceVersion": self.resource_version })

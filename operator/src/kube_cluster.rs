@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
 
 mod caches;
+pub mod teardown;
 mod watches;
 
 use std::cell::{Cell, RefCell};

@@ -28,4 +28,5 @@ pub mod selection;
 pub mod shortage;
 pub mod snapshot;
 pub mod standing;
+pub mod teardown;
 pub mod view;

@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use kube::Client;
 use lamina_crds::Term;
 use lamina_endpoint::catalog::OPERATOR_PASS_SECONDS;
 use lamina_endpoint::{Health, Listen, Readings};
 use lamina_operator::cluster::{Cluster, ClusterError};
 use lamina_operator::controller::{PassSummary, pass};
 use lamina_operator::election::Tenure;
+use lamina_operator::kube_cluster::teardown::teardown;
 use lamina_operator::kube_cluster::{KubeCluster, Pen, configuration};
 use lamina_operator::leadership::{Candidacy, Farewell, Leadership};
 use lamina_operator::memory::Memory;
@@ -32,8 +34,10 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(name = "lamina-operator", version)]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How to reach the API server; without it the pod's service account is used.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The namespace of the agents' Leases, and of the operators' own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "lamina-system", value_name = "NAME")]
@@ -48,8 +52,19 @@ struct Flags {
     #[arg(long, default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
     listen: Listen,
     /// The form of the log.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Deletes every SliceTopology as if its deletionPolicy were Remove, and waits until all hosts have removed everything.
+    /// Needs an operator that runs.
+    Teardown {
+        /// How long it may take, in seconds.
+        #[arg(long, value_name = "SECONDS")]
+        deadline: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -79,7 +94,16 @@ fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     start_log(flags.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    LocalSet::new().block_on(&runtime, run(flags))
+    LocalSet::new().block_on(&runtime, async {
+        match flags.command {
+            Some(Command::Teardown { deadline }) => {
+                let config = configuration(flags.kubeconfig.as_deref()).await?;
+                let client = Client::try_from(config).context("build the client of the API server")?;
+                teardown(client, Duration::from_secs(deadline)).await
+            }
+            None => run(flags).await,
+        }
+    })
 }
 
 fn start_log(format: LogFormat) {
@@ -93,7 +117,7 @@ fn start_log(format: LogFormat) {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    let Flags { kubeconfig, lease_namespace, lease_name, identity, listen, log_format: _ } = &flags;
+    let Flags { command: _, kubeconfig, lease_namespace, lease_name, identity, listen, log_format: _ } = &flags;
     let config = configuration(kubeconfig.as_deref()).await?;
     let candidacy = Candidacy {
         namespace: lease_namespace.clone(),

@@ -173,7 +173,7 @@ pub struct HostStateView {
 fn topology_view(raw: &RawObject) -> TopologyView {
     let removes = raw.spec.get("deletionPolicy").and_then(Value::as_str) == Some("Remove");
     TopologyView {
-        target: target(raw),
+        target: Target::of(raw),
         generation: raw.generation,
         created: raw.created,
         life: if raw.deletion_asked.is_some() { Life::Leaves } else { Life::Stays },
@@ -215,7 +215,7 @@ fn host_state_view(raw: &RawObject) -> HostStateView {
     let reports = items::<TopologyStatus>(raw.status.get("topologies"));
     let made_for_node = raw.labels.get(ORIGIN_LABEL).is_some_and(|origin| origin == ORIGIN_NODE);
     HostStateView {
-        target: target(raw),
+        target: Target::of(raw),
         generation: raw.generation,
         created: raw.created,
         labels: raw.labels.clone(),
@@ -250,11 +250,6 @@ fn entries(spec: &Value) -> (BTreeMap<TopologyName, TopologyEntry>, Vec<String>)
 fn items<T: DeserializeOwned>(list: Option<&Value>) -> Vec<T> {
     let list = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(|value| decode(value).ok()).collect()
-}
-
-fn target(raw: &RawObject) -> Target {
-    let RawObject { name, uid, resource_version, .. } = raw;
-    Target { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
 }
 
 impl TopologyView {

@@ -33,7 +33,7 @@ labels:
   {{- with .labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .root.Values.commonAnnotations }}
+{{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -41,7 +41,7 @@ annotations:
 
 {{- /* The metadata of a component's pods: what is said about the component outranks what is said about everything. */ -}}
 {{- define "lamina.podMetadata" -}}
-{{- $values := index .root.Values .component -}}
+{{- $values := default (index .root.Values .component) .values -}}
 labels:
   {{- include "lamina.ownLabels" . | nindent 2 }}
 {{- with merge (dict) $values.podLabels .root.Values.commonLabels }}
