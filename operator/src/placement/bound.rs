@@ -74,8 +74,26 @@ impl Outlook {
         Some(bound)
     }
 
+    /// The least distance within tasks that use so many nodes beyond what each needs.
+    pub fn distance_of(&self, problem: &Problem, tasks: &[usize], extra: u32) -> u32 {
+        let mut least = vec![0; extra as usize + 1];
+        for (place, task) in tasks.iter().enumerate() {
+            let needs = problem.tasks[*task].least[NODE] as usize;
+            let distance = |more: usize| {
+                let nodes = (needs + more).min(self.distances.len() - 1);
+                self.distances[nodes]
+            };
+            let with = |sum: usize| (0..=sum).map(|more| least[sum - more] + distance(more)).min().unwrap_or(0);
+            least = match place {
+                0 => (0..least.len()).map(distance).collect(),
+                _ => (0..least.len()).map(with).collect(),
+            };
+        }
+        least[extra as usize]
+    }
+
     /// The least distance between two nodes.
-    fn nearest(&self) -> u32 {
+    pub fn nearest(&self) -> u32 {
         self.distances.get(2).copied().unwrap_or(0)
     }
 

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use crate::placement::bound::Outlook;
+use crate::placement::crossings::{Crossings, Sofar, crossings, ties};
 use crate::placement::options::{Candidate, Width, all, candidates};
 use crate::placement::problem::{Cost, End, Problem, Share};
 use crate::placement::shapes::Dice;
@@ -16,11 +17,17 @@ const ROUNDS: usize = 6;
 /// How many shares branch and bound may look at.
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
-const SOME_STEPS: usize = 2000;
+const SOME_STEPS: usize = 1000;
+/// How many steps packing may take where the rounds did not meet the bound.
+const PACKING_STEPS: usize = 2000;
+/// The same for ties, at first.
+const FEW_TIES_STEPS: usize = 200;
+/// The same where trying shares did not meet the bound either.
+const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
 const MENDINGS: usize = 300;
 /// How often that begins again from the first arrangement.
-const MENDING_STARTS: u64 = 6;
+const MENDING_STARTS: u64 = 2;
 /// How many shares each of these may look at.
 const MENDING_STEPS: usize = 200;
 /// How many tasks such a group has at most.
@@ -156,21 +163,63 @@ impl<'a> Search<'a> {
         let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
         self.floor.clone_from(&bound);
         let order = self.rounds(start, &cost, &bound);
-        if self.best.as_ref().is_none_or(|(cost, _)| *cost != bound) {
+        if !self.is_done() {
+            self.count_crossings(start, &cost);
+            self.count_ties(start, &cost, FEW_TIES_STEPS);
             let mut state = start.clone();
             self.branch(&mut state, &cost, &order, &bound);
-            if !self.is_complete && self.limit >= STEPS {
+            if !self.is_complete {
+                self.count_ties(start, &cost, TIES_STEPS);
+            }
+            if !self.is_complete && !self.is_done() && self.limit >= STEPS {
                 self.mend(start, &cost);
             }
         }
         match self.best.take() {
             Some((cost, shares)) => {
-                let bound = if self.is_complete { cost.clone() } else { bound };
+                debug_assert!(
+                    cost >= self.floor,
+                    "{cost:?} is better than {:?}, which was called the least",
+                    self.floor
+                );
+                let bound = if self.is_complete { cost.clone() } else { self.floor.clone() };
                 Outcome::Found(Arrangement { shares, cost, bound })
             }
             None if self.is_complete => Outcome::Impossible,
             None => Outcome::Unknown,
         }
+    }
+
+    /// Sharpens the bound where the rounds did not meet it, and takes over what is better.
+    fn count_crossings(&mut self, start: &State, cost: &Cost) {
+        let best = self.best.as_ref().map(|(cost, _)| cost);
+        let sofar = Sofar { cost, bound: &self.floor, best };
+        let counted = crossings(self.problem, &self.outlook, start, &sofar, PACKING_STEPS);
+        self.take_over(counted);
+    }
+
+    /// The same for ties.
+    fn count_ties(&mut self, start: &State, cost: &Cost, steps: usize) {
+        if self.is_done() {
+            return;
+        }
+        let best = self.best.as_ref().map(|(cost, _)| cost);
+        let sofar = Sofar { cost, bound: &self.floor, best };
+        let counted = ties(self.problem, &self.outlook, start, &sofar, steps);
+        self.take_over(counted);
+    }
+
+    fn take_over(&mut self, counted: Option<Crossings>) {
+        let Some(Crossings { floor, found }) = counted else { return };
+        let is_better = |(cost, _): &(Cost, Vec<Share>)| self.best.as_ref().is_none_or(|(best, _)| cost < best);
+        if let Some(better) = found.filter(is_better) {
+            self.best = Some(better);
+        }
+        self.floor = floor;
+    }
+
+    fn is_done(&self) -> bool {
+        self.best.as_ref().is_some_and(|(cost, _)| *cost == self.floor)
     }
 
     /// Gives out shares one task after the other, in several orders. Returns the order that went best.

@@ -78,7 +78,10 @@ fn requests(dice: &mut Dice, host: &Small) -> Vec<Demand> {
     let count = 1 + dice.below(3);
     let mut demands: Vec<Demand> = Vec::new();
     for index in 0..count {
-        let mut wish = demand("o", ["a", "b", "c"][index as usize], Wanted::Cores(1 + dice.below(cpus * 2 / count)));
+        let asked = 1 + dice.below(cpus * 2 / count);
+        // Every core has one CPU: it makes no difference, and the search must say so.
+        let wanted = if dice.below(5) == 0 { Wanted::Cpus(asked) } else { Wanted::Cores(asked) };
+        let mut wish = demand("o", ["a", "b", "c"][index as usize], wanted);
         wish.priority = dice.below(2) as i32;
         if dice.below(3) == 0 {
             wish.min = Some(1);
@@ -347,7 +350,14 @@ fn costs(placed: &Placed) -> Vec<u32> {
 
 /// Whether everybody got all it asked for, cores of its own.
 fn is_full(demands: &[Demand], counts: &[Option<u32>]) -> bool {
-    demands.iter().zip(counts).all(|(demand, count)| count.map(Wanted::Cores) == Some(demand.cpus.clone()))
+    demands.iter().zip(counts).all(|(demand, count)| *count == asked(demand))
+}
+
+fn asked(demand: &Demand) -> Option<u32> {
+    match demand.cpus {
+        Wanted::Cores(count) | Wanted::Cpus(count) => Some(count),
+        Wanted::Set { .. } => None,
+    }
 }
 
 fn compare(seed: u64) -> [u32; 3] {
@@ -356,11 +366,7 @@ fn compare(seed: u64) -> [u32; 3] {
     let demands = requests(dice, &host);
     let running = incumbents(dice, &host, &demands);
     let placed = place(&demands, &site(&host.hardware), &running);
-    let wanted = demands.iter().map(|demand| match demand.cpus {
-        Wanted::Cores(count) => Some(count),
-        Wanted::Set { .. } | Wanted::Cpus(_) => None,
-    });
-    let full: Vec<Option<u32>> = wanted.collect();
+    let full: Vec<Option<u32>> = demands.iter().map(asked).collect();
     let ask = |counts: &[Option<u32>]| Question { host: &host, demands: &demands, running: &running, counts }.best();
     if !placed.refusals.is_empty() {
         assert_eq!(ask(&full), None, "seed {seed}: it can be had in full: {:?}", placed.refusals);

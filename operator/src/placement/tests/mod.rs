@@ -10,6 +10,7 @@ use super::*;
 
 mod brute_force;
 mod offline;
+mod packing;
 mod random_hosts;
 mod worked_example;
 
