@@ -26,6 +26,7 @@ mod conflict;
 mod crossings;
 mod demand;
 mod housekeeping;
+mod kinds;
 mod machine;
 mod memory;
 mod numbers;

@@ -12,6 +12,7 @@ pub const NODE: usize = 1;
 pub const L3: usize = 2;
 
 /// One question to the search.
+#[derive(Clone)]
 pub struct Problem {
     /// Cores that can be given out, in order of their first core.
     pub cells: Vec<Cell>,

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use crate::placement::bound::Outlook;
 use crate::placement::crossings::{Crossings, Sofar, crossings, ties};
+use crate::placement::kinds::with_kinds_chosen;
 use crate::placement::options::{Candidate, Width, all, candidates};
 use crate::placement::problem::{Cost, End, Problem, Share};
 use crate::placement::shapes::Dice;
@@ -163,6 +164,9 @@ impl<'a> Search<'a> {
         let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
         self.floor.clone_from(&bound);
         let order = self.rounds(start, &cost, &bound);
+        if self.best.is_none() {
+            self.choose_kinds(start, &cost, &bound);
+        }
         if !self.is_done() {
             self.count_crossings(start, &cost);
             self.count_ties(start, &cost, FEW_TIES_STEPS);
@@ -188,6 +192,26 @@ impl<'a> Search<'a> {
             None if self.is_complete => Outcome::Impossible,
             None => Outcome::Unknown,
         }
+    }
+
+    /// Begins with kinds of core that fit, where taking them one task after the other left somebody without.
+    fn choose_kinds(&mut self, start: &State, cost: &Cost, bound: &Cost) {
+        let Some(problem) = with_kinds_chosen(self.problem, start) else { return };
+        let mut search = Search::of(&problem, self.limit);
+        search.rounds(start, cost, bound);
+        self.best = search.best.and_then(|(_, shares)| Some((self.cost_of(&shares)?, shares)));
+    }
+
+    /// What a complete arrangement costs.
+    fn cost_of(&self, shares: &[Share]) -> Option<Cost> {
+        let mut cost = self.problem.start();
+        let mut placed = vec![None; shares.len()];
+        for (index, share) in shares.iter().enumerate() {
+            let own = self.problem.own(index, share, &placed)?;
+            self.problem.add(&mut cost, self.problem.tasks[index].class, &own);
+            placed[index] = Some(share.clone());
+        }
+        Some(cost)
     }
 
     /// Sharpens the bound where the rounds did not meet it, and takes over what is better.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod brute_force;
+mod kinds;
 mod offline;
 mod packing;
 mod random_hosts;
