@@ -9,7 +9,7 @@ use crate::exhaustive;
 use crate::instance::Instance;
 use crate::kubelet::{KubeletAnswer, ModeAnswer};
 use crate::lamina;
-use crate::score::{Score, score};
+use crate::score::{Fault, Score, score};
 
 /// How everybody did on one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Compared {
     /// Its load in percent.
     pub load: u32,
     /// The score of each mode of the kubelet, in the peer's order; or what is wrong with its answer.
-    pub modes: Vec<(String, Result<Score, String>)>,
+    pub modes: Vec<(String, Result<Score, Fault>)>,
     /// Lamina's score.
     pub lamina: Score,
     /// Whether Lamina says that nothing is better.
@@ -75,7 +75,7 @@ pub fn compare(instances: &[Instance], kubelet: &[KubeletAnswer]) -> Result<Vec<
 
 fn compared(instance: &Instance, kubelet: &KubeletAnswer) -> Result<Compared, String> {
     let lamina = lamina::answer(instance);
-    let wrong = |error: String| format!("Lamina's answer to instance {} is none: {error}", instance.id);
+    let wrong = |error: Fault| format!("Lamina's answer to instance {} is none: {error}", instance.id);
     let mode = |answer: &ModeAnswer| (answer.mode.clone(), score(instance, &answer.places));
     Ok(Compared {
         id: instance.id,
@@ -115,7 +115,7 @@ mod tests {
     fn a_mode_that_refuses_is_worse_than_any_that_does_not() {
         let mut refusing = compared(5, 5, None);
         refusing.modes.push(("refuses".into(), Ok(Score { refused: 1, nodes: 0, caches: 0 })));
-        refusing.modes.push(("nonsense".into(), Err("CPUs 1 are given twice".into())));
+        refusing.modes.push(("nonsense".into(), Err(Fault::OtherRequests)));
         assert_eq!(refusing.loss(), None);
     }
 }

@@ -1,9 +1,11 @@
 //! The best that any allocator could do with an instance, by trying everything; only where that ends soon.
 //!
-//! It shares nothing with Lamina's solver. Cores of one NUMA node and one L3 are alike, so a request is a number of
-//! cores from each such group.
+//! It shares nothing with Lamina's solver. Cores of one kind in one NUMA node and one L3 are alike, so a request is a
+//! number of cores from each such group, all of one kind.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use lamina_crds::hardware::CoreKind;
 
 use crate::instance::Instance;
 use crate::machine::Machine;
@@ -30,20 +32,22 @@ pub fn optimum(instance: &Instance) -> Option<Score> {
 struct Group {
     node: usize,
     cache: Option<usize>,
+    kind: Option<CoreKind>,
 }
 
 /// The groups of a machine, and how many cores each has.
 fn groups(machine: &Machine) -> (Vec<Group>, Vec<u32>) {
-    let mut sizes: BTreeMap<(u32, Option<u32>), u32> = BTreeMap::new();
+    let mut sizes: BTreeMap<(u32, Option<u32>, Option<CoreKind>), u32> = BTreeMap::new();
     for core in &machine.cores {
-        *sizes.entry((core.node, core.l3)).or_default() += 1;
+        *sizes.entry((core.node, core.l3, core.kind)).or_default() += 1;
     }
-    let nodes: BTreeSet<u32> = sizes.keys().map(|(node, _)| *node).collect();
-    let caches: BTreeSet<u32> = sizes.keys().filter_map(|(_, cache)| *cache).collect();
+    let nodes: BTreeSet<u32> = sizes.keys().map(|(node, _, _)| *node).collect();
+    let caches: BTreeSet<u32> = sizes.keys().filter_map(|(_, cache, _)| *cache).collect();
     let place = |all: &BTreeSet<u32>, one: u32| all.range(..one).count();
-    let group = |(node, cache): &(u32, Option<u32>)| Group {
+    let group = |(node, cache, kind): &(u32, Option<u32>, Option<CoreKind>)| Group {
         node: place(&nodes, *node),
         cache: cache.map(|cache| place(&caches, cache)),
+        kind: *kind,
     };
     (sizes.keys().map(group).collect(), sizes.into_values().collect())
 }
@@ -115,7 +119,10 @@ impl Search {
         if group == self.groups.len() || rest < left || !self.can_improve(spent.plus(self.cost(taken))) {
             return Ok(());
         }
+        let of_another_kind = |(other, taken): (&Group, &u32)| *taken > 0 && other.kind != self.groups[group].kind;
+        let is_mixed = self.groups.iter().zip(taken.iter()).any(of_another_kind);
         let most = left.min(self.free[group]).min(if tight { limit[group] } else { u32::MAX });
+        let most = if is_mixed { 0 } else { most };
         for amount in (0..=most).rev() {
             self.free[group] -= amount;
             taken[group] = amount;
@@ -185,9 +192,27 @@ mod tests {
 
     /// The smallest score on a machine of nodes of that many cores, each with one L3.
     fn of(nodes: &[u32], requests: &[u32]) -> Option<Score> {
-        let core = |node: usize| Core { package: 0, node: node as u32, l3: Some(node as u32), cpus: Vec::new() };
-        let cores = nodes.iter().enumerate().flat_map(|(node, count)| (0..*count).map(move |_| core(node))).collect();
-        optimum(&Instance { id: 0, load: 0, machine: Machine { cores }, requests: requests.to_vec() })
+        optimum(&Instance { id: 0, load: 0, machine: machine(nodes), requests: requests.to_vec() })
+    }
+
+    fn machine(nodes: &[u32]) -> Machine {
+        let core = |node: u32| Core { package: 0, node, l3: Some(node), kind: None, cpus: Vec::new() };
+        let cores = nodes.iter().zip(0..).flat_map(|(count, node)| (0..*count).map(move |_| core(node)));
+        Machine { cores: cores.collect() }
+    }
+
+    #[test]
+    fn a_request_has_one_kind() {
+        let mut machine = machine(&[4, 4]);
+        for (number, core) in machine.cores.iter_mut().enumerate() {
+            core.kind = Some(if number % 4 < 1 { CoreKind::Performance } else { CoreKind::Efficiency });
+        }
+        let of = |requests: &[u32]| {
+            optimum(&Instance { id: 0, load: 0, machine: machine.clone(), requests: requests.to_vec() })
+        };
+        assert_eq!(of(&[3, 3]), Some(Score::default()));
+        assert_eq!(of(&[2, 2, 2]), Some(Score { refused: 0, nodes: 1, caches: 1 }));
+        assert_eq!(of(&[4, 4]), None);
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub const LOADS: [u32; 7] = [50, 60, 70, 80, 90, 95, 100];
 /// The requests on one machine at most.
 const MOST_REQUESTS: usize = 32;
 
+/// One in so many machines has two kinds of core.
+const HYBRIDS: u32 = 20;
+
 /// A machine and what is asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
@@ -21,7 +24,7 @@ pub struct Instance {
     pub load: u32,
     /// The machine.
     pub machine: Machine,
-    /// Whole cores that each request asks for, in order of arrival.
+    /// Whole cores that each request asks for, of one kind each, in order of arrival.
     pub requests: Vec<u32>,
 }
 
@@ -36,11 +39,33 @@ fn instance(id: u32, random: &mut Random) -> Instance {
     let load = LOADS[id as usize % LOADS.len()];
     let total = machine.cores.len() as u32;
     let wanted = (total * load).div_ceil(100).clamp(1, total);
-    Instance { id, load, requests: requests(&machine, wanted, random), machine }
+    if id % HYBRIDS == HYBRIDS - 1 {
+        let machine = machine::hybrid(machine, random);
+        return Instance { id, load, requests: requests_by_kind(&machine, wanted, random), machine };
+    }
+    Instance { id, load, requests: requests(&machine, wanted, MOST_REQUESTS, random), machine }
+}
+
+/// The same share of each kind is asked for, in any order, so that nobody need mix kinds.
+fn requests_by_kind(machine: &Machine, wanted: u32, random: &mut Random) -> Vec<u32> {
+    let kinds = machine.kinds();
+    let most = MOST_REQUESTS / kinds.len();
+    let total = machine.cores.len() as u32;
+    let mut left = wanted;
+    let mut mixed = Vec::new();
+    for (number, kind) in kinds.iter().enumerate() {
+        let is_last = number + 1 == kinds.len();
+        let share = if is_last { left } else { wanted * kind.cores.len() as u32 / total };
+        left -= share;
+        for request in requests(kind, share, most, random) {
+            mixed.insert(random.between(0, mixed.len() as u32) as usize, request);
+        }
+    }
+    mixed
 }
 
 /// Sizes as services have them: mostly small, about a cache, about a node, or anything up to half the machine.
-fn requests(machine: &Machine, wanted: u32, random: &mut Random) -> Vec<u32> {
+fn requests(machine: &Machine, wanted: u32, most: usize, random: &mut Random) -> Vec<u32> {
     let total = machine.cores.len() as u32;
     let domains = |key: fn(&machine::Core) -> u32| {
         let keys: std::collections::BTreeSet<u32> = machine.cores.iter().map(key).collect();
@@ -48,7 +73,7 @@ fn requests(machine: &Machine, wanted: u32, random: &mut Random) -> Vec<u32> {
     };
     let (cache, node) = (domains(|core| core.l3.unwrap_or(core.node)), domains(|core| core.node));
     let style = random.between(0, 4);
-    let least = total.div_ceil(MOST_REQUESTS as u32);
+    let least = total.div_ceil(most as u32);
     let (mut requests, mut left) = (Vec::new(), wanted);
     while left > 0 {
         let size = match style {
@@ -58,7 +83,7 @@ fn requests(machine: &Machine, wanted: u32, random: &mut Random) -> Vec<u32> {
             3 => random.between(1, node + node / 4 + 1),
             _ => random.between(1, (total / 2).max(1)),
         };
-        let size = if requests.len() + 1 == MOST_REQUESTS { left } else { size.max(least).min(left) };
+        let size = if requests.len() + 1 == most { left } else { size.max(least).min(left) };
         requests.push(size.max(1));
         left -= size.max(1);
     }
@@ -75,6 +100,21 @@ mod tests {
             let total = machine.cores.len() as u32;
             assert_eq!(requests.iter().sum::<u32>(), (total * load).div_ceil(100), "instance {id}");
             assert!(requests.len() <= MOST_REQUESTS && !requests.contains(&0), "instance {id}: {requests:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_a_hybrid_machine_can_be_had_without_mixing_kinds() {
+        let sizes = |instance: &Instance| instance.machine.kinds().iter().map(|kind| kind.cores.len()).collect();
+        for instance in instances(3, 400).iter().filter(|instance| instance.machine.kinds().len() > 1) {
+            let [one, other]: [usize; 2] = <Vec<usize>>::try_into(sizes(instance)).expect("two kinds");
+            let mut sums = vec![false; one + 1];
+            sums[0] = true;
+            for request in instance.requests.iter().map(|request| *request as usize) {
+                (request..=one).rev().for_each(|sum| sums[sum] |= sums[sum - request]);
+            }
+            let all = instance.requests.iter().sum::<u32>() as usize;
+            assert!((0..=one.min(all)).any(|sum| sums[sum] && all - sum <= other), "{instance:?}");
         }
     }
 

@@ -1,12 +1,12 @@
 //! Machines to compare on: cores with their package, NUMA node and L3, in the numberings and odd shapes that occur.
 //!
-//! Left out is what the kubelet cannot express or gets wrong: more than eight NUMA nodes, cores with unequal numbers of
-//! threads (it divides CPUs by cores), and mixed kinds of core.
+//! Left out is what the kubelet cannot express or gets wrong: more than eight NUMA nodes, and cores with unequal numbers
+//! of threads (it divides CPUs by cores).
 
 use std::collections::BTreeMap;
 
 use lamina_crds::bytes::Bytes;
-use lamina_crds::hardware::{CpuInventory, NumaNode, Package};
+use lamina_crds::hardware::{CoreGroup, CoreKind, CpuInventory, NumaNode, Package};
 use lamina_crds::{CpuSet, Hardware};
 use serde::Serialize;
 
@@ -32,6 +32,9 @@ pub struct Core {
     /// Its last-level cache, where the machine has some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3: Option<u32>,
+    /// Its kind, where the machine has two. The kubelet does not hear of it.
+    #[serde(skip)]
+    pub kind: Option<CoreKind>,
     /// Its threads.
     pub cpus: Vec<u32>,
 }
@@ -98,6 +101,21 @@ pub fn machine(random: &mut Random) -> Machine {
     machine
 }
 
+/// The same machine with two kinds of core: some caches of each kind, or both kinds in every cache.
+pub fn hybrid(mut machine: Machine, random: &mut Random) -> Machine {
+    let by_cache = random.chance(50);
+    let among = random.between(2, 4);
+    let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
+    for core in &mut machine.cores {
+        let cache = core.l3.unwrap_or(core.node);
+        let place = seen.entry(cache).or_default();
+        let is_fast = if by_cache { cache.is_multiple_of(among) } else { place.is_multiple_of(among) };
+        *place += 1;
+        core.kind = Some(if is_fast { CoreKind::Performance } else { CoreKind::Efficiency });
+    }
+    machine
+}
+
 fn shape(random: &mut Random, size: Size) -> Shape {
     let (cores, nodes_at_most) = match size {
         Size::Small => (random.between(6, 32), 4),
@@ -152,7 +170,7 @@ fn built(shape: &Shape) -> Machine {
             Numbering::SiblingsAdjacent => place * threads + thread,
             Numbering::SiblingsLast | Numbering::Alternating => thread * total + place,
         };
-        Core { package, node, l3, cpus: (0..threads).map(cpu).collect() }
+        Core { package, node, l3, kind: None, cpus: (0..threads).map(cpu).collect() }
     };
     Machine { cores: (0..total).map(core).collect() }
 }
@@ -196,12 +214,18 @@ impl Machine {
             distances: nodes.keys().map(|other| self.distance(*id, *other)).collect(),
         };
         let cores: Vec<CpuSet> = self.cores.iter().map(|core| core.cpus.iter().copied().collect()).collect();
+        let group = |kind: CoreKind| {
+            let of_kind = self.cores.iter().filter(|core| core.kind == Some(kind));
+            CoreGroup { core_type: kind, cpus: of_kind.flat_map(|core| core.cpus.iter().copied()).collect() }
+        };
+        let core_types = [CoreKind::Performance, CoreKind::Efficiency].map(group);
         Hardware {
             cpus: CpuInventory { online: self.cpus(), ..CpuInventory::default() },
             packages: grouped(|core| Some(core.package)).into_iter().map(|(id, cpus)| Package { id, cpus }).collect(),
             numa_nodes: nodes.iter().map(node).collect(),
             l3: grouped(|core| core.l3).into_values().collect(),
             cores: cores.into_iter().filter(|core| core.len() > 1).collect(),
+            core_types: core_types.into_iter().filter(|group| !group.cpus.is_empty()).collect(),
             ..Hardware::default()
         }
     }
@@ -209,6 +233,15 @@ impl Machine {
     /// All its CPUs.
     pub fn cpus(&self) -> CpuSet {
         self.cores.iter().flat_map(|core| core.cpus.iter().copied()).collect()
+    }
+
+    /// The cores of each kind, as machines; the whole one where there is but one kind.
+    pub fn kinds(&self) -> Vec<Self> {
+        let mut kinds: BTreeMap<Option<CoreKind>, Self> = BTreeMap::new();
+        for core in &self.cores {
+            kinds.entry(core.kind).or_default().cores.push(core.clone());
+        }
+        kinds.into_values().collect()
     }
 
     /// Threads per core, the same for all cores.
@@ -245,6 +278,21 @@ mod tests {
             let threads: usize = machine.cores.iter().map(|core| core.cpus.len()).sum();
             assert_eq!(machine.cpus().len(), threads, "a CPU is in two cores: {machine:?}");
         }
+    }
+
+    #[test]
+    fn a_hybrid_machine_has_both_kinds_in_one_cache_or_each_in_its_own() {
+        let hybrids = || (0..200).map(|seed| hybrid(machine(&mut Random::new(seed)), &mut Random::new(seed)));
+        let kinds_per_cache = |machine: &Machine| {
+            let mut kinds: BTreeMap<Option<u32>, BTreeSet<Option<CoreKind>>> = BTreeMap::new();
+            for core in &machine.cores {
+                kinds.entry(core.l3).or_default().insert(core.kind);
+            }
+            kinds.into_values().map(|kinds| kinds.len()).max()
+        };
+        assert!(hybrids().any(|machine| machine.kinds().len() == 2 && kinds_per_cache(&machine) == Some(1)));
+        assert!(hybrids().any(|machine| kinds_per_cache(&machine) == Some(2)));
+        assert!(hybrids().all(|machine| machine.hardware().core_types.len() == machine.kinds().len()));
     }
 
     #[test]

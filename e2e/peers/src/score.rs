@@ -27,15 +27,44 @@ impl fmt::Display for Score {
     }
 }
 
+/// Why an answer is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It speaks of another number of requests.
+    OtherRequests,
+    /// These CPUs are given to two requests.
+    Twice(CpuSet),
+    /// These CPUs are not there.
+    Absent(CpuSet),
+    /// These CPUs are not whole cores.
+    PartOfACore(CpuSet),
+    /// These CPUs are another number of cores than the one that was asked.
+    OtherNumber(CpuSet, u32),
+    /// These CPUs are of two kinds, and one kind was asked.
+    MixedKinds(CpuSet),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherRequests => write!(formatter, "it answers another number of requests"),
+            Self::Twice(cpus) => write!(formatter, "CPUs {cpus} are given twice"),
+            Self::Absent(cpus) => write!(formatter, "CPUs {cpus} are not there"),
+            Self::PartOfACore(cpus) => write!(formatter, "{cpus} has part of a core"),
+            Self::OtherNumber(cpus, asked) => write!(formatter, "{cpus} are not {asked} cores"),
+            Self::MixedKinds(cpus) => write!(formatter, "{cpus} mixes kinds of core"),
+        }
+    }
+}
+
 /// The score of `places`, one for each request of the instance and `None` where it was refused.
 ///
 /// # Errors
-/// Says what is wrong with places that are none: a CPU given twice, a CPU that is not there, part of a core, or another
-/// number of cores than asked.
-pub fn score(instance: &Instance, places: &[Option<CpuSet>]) -> Result<Score, String> {
+/// Says what is wrong with places that are none.
+pub fn score(instance: &Instance, places: &[Option<CpuSet>]) -> Result<Score, Fault> {
     let Instance { id: _, load: _, machine, requests } = instance;
     if places.len() != requests.len() {
-        return Err(format!("{} places for {} requests", places.len(), requests.len()));
+        return Err(Fault::OtherRequests);
     }
     let mut score = Score::default();
     let mut taken = CpuSet::new();
@@ -45,12 +74,15 @@ pub fn score(instance: &Instance, places: &[Option<CpuSet>]) -> Result<Score, St
             continue;
         };
         if !taken.is_disjoint(place) {
-            return Err(format!("CPUs {} are given twice", taken.intersection(place)));
+            return Err(Fault::Twice(taken.intersection(place)));
         }
         taken = taken.union(place);
         let cores = whole_cores(machine, place)?;
         if cores.len() as u32 != asked {
-            return Err(format!("{} cores ({place}) for {asked}", cores.len()));
+            return Err(Fault::OtherNumber(place.clone(), asked));
+        }
+        if cores.iter().any(|core| core.kind != cores[0].kind) {
+            return Err(Fault::MixedKinds(place.clone()));
         }
         let used = |key: fn(&Core) -> Option<u32>| cores.iter().filter_map(|core| key(core)).collect::<BTreeSet<_>>();
         score.nodes += used(node).len() as u32 - fewest(machine, node, asked);
@@ -69,8 +101,14 @@ pub fn cache(core: &Core) -> Option<u32> {
     core.l3
 }
 
-/// The fewest domains of a kind that hold that many cores while the machine is empty; 0 where there are none.
+/// The fewest domains that hold that many cores of one kind while the machine is empty; 0 where there are none.
 pub fn fewest(machine: &Machine, key: fn(&Core) -> Option<u32>, cores: u32) -> u32 {
+    let kinds = machine.kinds();
+    let large = kinds.iter().filter(|kind| kind.cores.len() as u32 >= cores);
+    large.map(|kind| fewest_of_all(kind, key, cores)).min().unwrap_or(0)
+}
+
+fn fewest_of_all(machine: &Machine, key: fn(&Core) -> Option<u32>, cores: u32) -> u32 {
     let mut sizes: BTreeMap<u32, u32> = BTreeMap::new();
     machine.cores.iter().filter_map(key).for_each(|domain| *sizes.entry(domain).or_default() += 1);
     let mut sizes: Vec<u32> = sizes.into_values().collect();
@@ -84,33 +122,42 @@ pub fn fewest(machine: &Machine, key: fn(&Core) -> Option<u32>, cores: u32) -> u
     needed.count() as u32
 }
 
-fn whole_cores<'a>(machine: &'a Machine, place: &CpuSet) -> Result<Vec<&'a Core>, String> {
+fn whole_cores<'a>(machine: &'a Machine, place: &CpuSet) -> Result<Vec<&'a Core>, Fault> {
     let mut cores = Vec::new();
     for core in &machine.cores {
         match core.cpus.iter().filter(|cpu| place.contains(**cpu)).count() {
             0 => {}
             all if all == core.cpus.len() => cores.push(core),
-            _ => return Err(format!("{place} has part of the core {:?}", core.cpus)),
+            _ => return Err(Fault::PartOfACore(place.clone())),
         }
     }
     let absent = place.difference(&machine.cpus());
-    if absent.is_empty() { Ok(cores) } else { Err(format!("CPUs {absent} are not there")) }
+    if absent.is_empty() { Ok(cores) } else { Err(Fault::Absent(absent)) }
 }
 
 #[cfg(test)]
 mod tests {
+    use lamina_crds::hardware::CoreKind;
+
     use super::*;
 
     /// Two nodes of two L3s of two cores of one thread.
     fn small(requests: &[u32]) -> Instance {
-        let core = |cpu: u32| Core { package: 0, node: cpu / 4, l3: Some(cpu / 2), cpus: vec![cpu] };
+        let core = |cpu: u32| Core { package: 0, node: cpu / 4, l3: Some(cpu / 2), kind: None, cpus: vec![cpu] };
         let machine = Machine { cores: (0..8).map(core).collect() };
         Instance { id: 0, load: 100, machine, requests: requests.to_vec() }
     }
 
-    fn judged(requests: &[u32], places: &[&str]) -> Result<Score, String> {
-        let parsed = |text: &&str| (!text.is_empty()).then(|| text.parse().unwrap());
-        score(&small(requests), &places.iter().map(parsed).collect::<Vec<_>>())
+    fn judged(requests: &[u32], places: &[&str]) -> Result<Score, Fault> {
+        score(&small(requests), &parsed(places))
+    }
+
+    fn parsed(places: &[&str]) -> Vec<Option<CpuSet>> {
+        places.iter().map(|text| (!text.is_empty()).then(|| set(text))).collect()
+    }
+
+    fn set(text: &str) -> CpuSet {
+        text.parse().unwrap()
     }
 
     #[test]
@@ -123,8 +170,23 @@ mod tests {
 
     #[test]
     fn a_place_that_is_none_is_told() {
-        assert!(judged(&[2, 2], &["0-1", "1-2"]).unwrap_err().contains("twice"));
-        assert!(judged(&[2], &["7-8"]).unwrap_err().contains("not there"));
-        assert!(judged(&[2], &["0-2"]).unwrap_err().contains("for 2"));
+        assert_eq!(judged(&[2, 2], &["0-1", "1-2"]), Err(Fault::Twice(set("1"))));
+        assert_eq!(judged(&[2], &["7-8"]), Err(Fault::Absent(set("8"))));
+        assert_eq!(judged(&[2], &["0-2"]), Err(Fault::OtherNumber(set("0-2"), 2)));
+        assert_eq!(judged(&[2], &[]), Err(Fault::OtherRequests));
+        let mut threads = small(&[1]);
+        threads.machine.cores[0].cpus = vec![0, 8];
+        assert_eq!(score(&threads, &parsed(&["0"])), Err(Fault::PartOfACore(set("0"))));
+    }
+
+    #[test]
+    fn kinds_are_not_mixed_and_the_fewest_are_those_of_one_kind() {
+        let mut instance = small(&[2, 2]);
+        for (number, core) in instance.machine.cores.iter_mut().enumerate() {
+            core.kind = Some(if number % 2 == 0 { CoreKind::Performance } else { CoreKind::Efficiency });
+        }
+        assert_eq!(score(&instance, &parsed(&["0-1", "2-3"])), Err(Fault::MixedKinds(set("0-1"))));
+        assert_eq!(score(&instance, &parsed(&["0,2", "1,3"])), Ok(Score::default()));
+        assert_eq!(score(&instance, &parsed(&["0,4", "1,3"])), Ok(Score { refused: 0, nodes: 1, caches: 0 }));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::comparison::Compared;
-use crate::score::Score;
+use crate::score::{Fault, Score};
 
 /// What the page says about how it was made.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +35,10 @@ const HEADER: &str = "\
 
 How many NUMA nodes and L3 caches do requests straddle that they need not? Machines and requests are random: up to
 eight NUMA nodes, up to 256 cores, one to four threads per core, caches inside nodes and over several nodes, unequal
-nodes and caches, no caches, three ways to number CPUs. Requests are whole cores, exclusive. The kubelet is the real
-one (`k8s.io/kubernetes` v1.37.2, `e2e/peers/kubelet`) with the static CPU manager policy and `full-pcpus-only`; it
-takes requests one by one as they arrive. Lamina takes them together, which is how a topology states them.
+nodes and caches, no caches, three ways to number CPUs, and two kinds of core on one machine in twenty. Requests are
+whole cores of one kind, exclusive. The kubelet is the real one (`k8s.io/kubernetes` v1.37.2, `e2e/peers/kubelet`) with
+the static CPU manager policy and `full-pcpus-only`; it takes requests one by one as they arrive. Lamina takes them
+together, which is how a topology states them.
 ";
 
 const COLUMNS: &str = "\
@@ -92,24 +93,30 @@ fn verdicts(page: &mut String, by_load: &BTreeMap<u32, Vec<&Compared>>) {
 
 /// What the kubelet refused or got wrong; such an instance is in no mean of that mode.
 fn faults(page: &mut String, all: &[Compared]) {
-    let mut refused: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    let mut by_mode: BTreeMap<&str, [u32; 4]> = BTreeMap::new();
     for (mode, score) in all.iter().flat_map(|compared| &compared.modes) {
-        let (refusals, invalid) = refused.entry(mode).or_default();
+        let [refused, twice, mixed, other] = by_mode.entry(mode).or_default();
         match score {
-            Ok(score) => *refusals += u32::from(score.refused > 0),
-            Err(_) => *invalid += 1,
+            Ok(score) => *refused += u32::from(score.refused > 0),
+            Err(Fault::Twice(_)) => *twice += 1,
+            Err(Fault::MixedKinds(_)) => *mixed += 1,
+            Err(Fault::OtherRequests | Fault::Absent(_) | Fault::PartOfACore(_) | Fault::OtherNumber(..)) => {
+                *other += 1
+            }
         }
     }
     page.push_str(
-        "\n## What the kubelet did not place\n\n| mode | instances with a refusal | with an invalid answer |\n",
+        "\n## What the kubelet did not place\n\nInstances by what is wrong with the answer.\n\n\
+         | mode | refused | CPUs given twice | kinds of core mixed | otherwise invalid |\n|---|---:|---:|---:|---:|\n",
     );
-    page.push_str("|---|---:|---:|\n");
-    for (mode, (refusals, invalid)) in refused {
-        let _ = writeln!(page, "| {} | {refusals} | {invalid} |", mode.replace('+', ", "));
+    for (mode, [refused, twice, mixed, other]) in by_mode {
+        let _ = writeln!(page, "| {} | {refused} | {twice} | {mixed} | {other} |", mode.replace('+', ", "));
     }
     page.push_str(
-        "\nInvalid: where sockets have unequal numbers of CPUs online, it takes a partly used one for a free one and \
-         gives CPUs\ntwice. The means of a mode leave such instances out; in the comparison they count as worse.\n",
+        "\nWhere sockets have unequal numbers of CPUs online, it takes a partly used one for a free one and gives CPUs \
+         twice.\nOf kinds of core it knows nothing, so requests for cores of one kind get some of both. Such answers are in \
+         no mean of\ntheir mode, and nobody is compared with them: an instance with nothing else is neither better, equal \
+         nor worse.\n",
     );
 }
 
@@ -160,6 +167,25 @@ mod tests {
         assert!(page.contains("| load | packed | packed, hints | best of six | Lamina |"), "{page}");
         assert!(page.contains("| 50 % | - | 2.00 | 2.00 | **1.00** |"), "{page}");
         assert!(page.contains("| 50 % | 1 | 1 | 0 | 0 | 100.0 % | 0 | 0 |"), "{page}");
-        assert!(page.contains("| packed | 1 | 0 |"), "{page}");
+        assert!(page.contains("| packed | 1 | 0 | 0 | 0 |"), "{page}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_counted_by_what_it_is() {
+        let twice = Fault::Twice("1".parse().unwrap());
+        let mixed = Fault::MixedKinds("0-1".parse().unwrap());
+        let modes = [("packed", twice), ("aligned", mixed.clone()), ("aligned+hints", mixed)];
+        let compared = Compared {
+            id: 0,
+            load: 50,
+            modes: modes.into_iter().map(|(mode, fault)| (mode.into(), Err(fault))).collect(),
+            lamina: Score::default(),
+            proven: true,
+            optimum: None,
+        };
+        let page = page(Series { seed: 1, count: 1 }, &[compared]);
+        assert!(page.contains("| packed | 0 | 1 | 0 | 0 |\n"), "{page}");
+        assert!(page.contains("| aligned | 0 | 0 | 1 | 0 |\n| aligned, hints | 0 | 0 | 1 | 0 |\n"), "{page}");
+        assert!(page.contains("| 50 % | 1 | 0 | 0 | 0 | 100.0 % | 0 | 0 |"), "{page}");
     }
 }

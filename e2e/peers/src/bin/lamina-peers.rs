@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use lamina_peers::comparison::{Compared, compare};
 use lamina_peers::instance::instances;
 use lamina_peers::kubelet::Kubelet;
+use lamina_peers::score::Fault;
 use lamina_peers::shrink::shrink;
 use lamina_peers::table::{Series, page};
 use lamina_peers::{PAGE, SERIES};
@@ -73,9 +74,11 @@ async fn compare_all(kubelet: &Kubelet, series: Series, path: Option<&str>) -> R
         fs::write(path, &page).with_context(|| format!("writing {path}"))?;
     }
     for Compared { id, modes, .. } in &compared {
-        modes.iter().filter_map(|(mode, score)| Some((mode, score.as_ref().err()?))).for_each(|(mode, error)| {
-            eprintln!("instance {id}: the kubelet's answer in mode {mode} is none: {error}");
-        });
+        let faults = modes.iter().filter_map(|(mode, score)| Some((mode, score.as_ref().err()?)));
+        // That kinds are mixed is no news on a machine that has two, and is counted on the page.
+        for (mode, fault) in faults.filter(|(_, fault)| !matches!(fault, Fault::MixedKinds(_))) {
+            eprintln!("instance {id}: the kubelet's answer in mode {mode} is none: {fault}");
+        }
     }
     let losses: Vec<String> = compared.iter().filter_map(|compared| compared.loss()).collect();
     losses.iter().for_each(|loss| eprintln!("{loss}"));
