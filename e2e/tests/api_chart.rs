@@ -11,6 +11,7 @@ use lamina_e2e::chart;
 use lamina_e2e::control_plane::kubeconfig::Credential;
 use lamina_e2e::control_plane::{ControlPlane, Said};
 use lamina_e2e::identity::Identities;
+use lamina_e2e::monitoring_kinds::monitoring_kinds;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -97,6 +98,11 @@ async fn the_kinds_and_their_objects_survive_the_chart() {
 #[tokio::test]
 async fn with_every_value_set_a_real_server_takes_it_without_a_warning() {
     let plane = api::fresh("api-chart-everything").await.expect("a control plane");
+    for kind in monitoring_kinds().await.expect("the Prometheus operator's kinds") {
+        let kind = kind.to_str().expect("a path of text");
+        kubectl(&plane, &["apply", "--server-side", "-f", kind]).await;
+        kubectl(&plane, &["wait", "--for=condition=Established", "-f", kind, "--timeout=30s"]).await;
+    }
     let done = helm(&plane, &[&INSTALL[..], &["--values", EVERYTHING]].concat()).await;
     assert!(!done.stderr.contains("arning"), "{}", done.stderr);
     let told = done.success().expect("the chart installs with everything set");
@@ -107,6 +113,12 @@ async fn with_every_value_set_a_real_server_takes_it_without_a_warning() {
     assert!(!said.stderr.contains("arning"), "{}", said.stderr);
     let taken = said.success().expect("nothing in it is unknown to the server");
     assert_eq!(taken.lines().count(), objects(&rendered).len(), "{taken}");
+    let other = ["--set", "monitoring.podMonitor.enabled=false,monitoring.serviceMonitor.enabled=true"];
+    let rendered = render(&plane, &[&["--values", EVERYTHING][..], &other].concat()).await;
+    assert_eq!(rendered.matches("kind: ServiceMonitor").count(), 2, "{rendered}");
+    let said = plane.kubectl_with(&strict, &rendered).await.expect("kubectl");
+    assert!(!said.stderr.contains("arning"), "{}", said.stderr);
+    said.success().expect("nothing in it is unknown to the server");
 
     // The view role becomes a part of Kubernetes' own roles; what writes never does.
     let may = async |verb: &str, role: &str| {
@@ -168,6 +180,11 @@ async fn an_unknown_or_wrong_value_is_refused_before_anything_is_made() {
             "agent.podLabels.helm\\.sh/chart=x",
             "agent.podLabels sets the label helm.sh/chart, which the chart sets itself",
         ),
+        (
+            "monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",
+            "are both on, so that everything would be counted twice; switch one of them off: --set monitoring.",
+        ),
+        ("monitoring.interval=soon", "at '/monitoring/interval': 'soon' does not match pattern"),
         ("hostsNamespace=lamina-system", "hostsNamespace is \"lamina-system\", the release's own namespace"),
     ];
     for (wrong, words) in refusals {
@@ -204,6 +221,7 @@ fn outranking(value: &str) -> Option<&'static str> {
         "nameOverride" => Some("fullnameOverride="),
         "operator.image.tag" => Some("operator.image.digest="),
         "agent.image.tag" => Some("agent.image.digest="),
+        "monitoring.serviceMonitor.enabled" => Some("monitoring.podMonitor.enabled=false"),
         _ => None,
     }
 }
@@ -220,8 +238,12 @@ async fn every_value_has_an_effect() {
         values.extend(outranking(&name).iter().flat_map(|other| ["--set", other]));
         let before = if values.len() > 2 { render(plane, &values).await } else { everything.clone() };
         let default = serde_json::to_string(default).expect("JSON");
-        // There, every switch is on.
-        let reset = format!("{name}={}", if name.ends_with(".enabled") { "false" } else { &default });
+        // There, every switch is on but the one that another one forbids.
+        let reset = match name.as_str() {
+            "monitoring.serviceMonitor.enabled" => format!("{name}=true"),
+            _ if name.ends_with(".enabled") => format!("{name}=false"),
+            _ => format!("{name}={default}"),
+        };
         values.extend(["--set-json", &reset]);
         assert!(render(plane, &values).await != before, "{name} changes nothing");
     }

@@ -3,6 +3,7 @@
 {{- include "lamina.checkNamespaces" . -}}
 {{- include "lamina.checkLabels" . -}}
 {{- include "lamina.checkDirectories" . -}}
+{{- include "lamina.checkMonitors" . -}}
 {{- end -}}
 
 {{- define "lamina.checkNamespaces" -}}
@@ -43,5 +44,11 @@
 {{- if regexMatch "/\\.\\.?(/|$)" . -}}
 {{- fail (printf "agent.programDirectories names %s; write the path without . and .." .) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lamina.checkMonitors" -}}
+{{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
+{{- fail "monitoring.podMonitor and monitoring.serviceMonitor are both on, so that everything would be counted twice; switch one of them off: --set monitoring.serviceMonitor.enabled=false" -}}
 {{- end -}}
 {{- end -}}

@@ -83,6 +83,19 @@ affinity:
 {{- end }}
 {{- end -}}
 
+{{- /* A loop says itself whether it is stuck; a host that is slow for a minute is no reason to end it. */ -}}
+{{- define "lamina.probes" -}}
+livenessProbe:
+  httpGet: { path: /livez, port: metrics }
+  periodSeconds: 20
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: { path: /readyz, port: metrics }
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- end -}}
+
 {{- /* What neither container may do, whatever the values say. */ -}}
 {{- define "lamina.containerSecurity" -}}
 privileged: false

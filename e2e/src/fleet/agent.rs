@@ -27,7 +27,10 @@ impl AgentService {
         let container =
             pod.spec.as_ref().and_then(|spec| spec.containers.first()).context("the agent's pod has a container")?;
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let expand = |argument: &String| argument.replace("$(NODE_NAME)", host).replace("$(POD_NAMESPACE)", namespace);
+        let expand = |argument: &String| {
+            let argument = argument.replace("$(NODE_NAME)", host).replace("$(POD_NAMESPACE)", namespace);
+            argument.replace("$(POD_IP)", "0.0.0.0")
+        };
         let given = container.args.iter().flatten().map(expand).filter(|argument| !argument.starts_with("--host-root"));
         let own = ["--host-root=/".to_owned(), format!("--kubeconfig={KUBECONFIG}")];
         let variables = container.env.iter().flatten();

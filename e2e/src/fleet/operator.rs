@@ -51,8 +51,10 @@ impl Operator {
         let path = token_path(&folder).to_str().context("the folder's path is text")?.to_owned();
         let kubeconfig = folder.join("operator.kubeconfig");
         control_plane.kubeconfig(Credential::TokenFile(path))?.write(&kubeconfig)?;
-        let own = format!("--kubeconfig={}", kubeconfig.display());
-        let arguments: Vec<String> = container.args.iter().flatten().map(expand).chain([own]).collect();
+        // Operators of one machine share its address, so each one answers at whatever port is free.
+        let own = [format!("--kubeconfig={}", kubeconfig.display()), "--listen=127.0.0.1:0".to_owned()];
+        let given = container.args.iter().flatten().filter(|argument| !argument.starts_with("--listen="));
+        let arguments: Vec<String> = given.map(expand).chain(own).collect();
         let process = Process::start(&program::built("lamina-operator")?, &arguments, &folder, LOG, lifetime)?;
         let record = serde_json::to_vec(process.id()).context("describing the operator")?;
         fs::write(folder.join(RECORD), record).with_context(|| format!("writing {RECORD}"))?;
@@ -88,6 +90,13 @@ impl Operator {
     /// Its process.
     pub fn process(&self) -> &crate::host::process::ProcessId {
         self.process.id()
+    }
+
+    /// Where it answers those who watch it, once it has said so.
+    pub fn address(&self) -> Option<String> {
+        let log = self.log();
+        let said = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+        log.lines().filter_map(said).find_map(|line| Some(line["fields"]["address"].as_str()?.to_owned()))
     }
 
     /// Everything it has said.

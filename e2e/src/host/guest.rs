@@ -50,6 +50,9 @@ pub struct HostSpec {
     /// The loopback port of this machine where its registry of images listens, or will.
     #[serde(default)]
     pub registry_port: Option<u16>,
+    /// The loopback port of this machine where its agent is asked how it is.
+    #[serde(default)]
+    pub agent_port: Option<u16>,
 }
 
 impl HostSpec {
@@ -64,6 +67,7 @@ impl HostSpec {
             lifetime: Lifetime::Tethered,
             purpose: Purpose::Plain,
             registry_port: None,
+            agent_port: None,
         }
     }
 
@@ -78,7 +82,7 @@ impl HostSpec {
     }
 
     fn reach(&self) -> Reach {
-        Reach { api_server: self.api_port, registry: self.registry_port }
+        Reach { api_server: self.api_port, registry: self.registry_port, agent: self.agent_port }
     }
 
     fn machine(&self) -> Machine {

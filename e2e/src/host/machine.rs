@@ -31,6 +31,9 @@ pub const API_SERVER: &str = "10.0.2.100:6443";
 /// Where a guest reaches its registry of images.
 pub const REGISTRY: &str = "10.0.2.101:5000";
 
+/// Where an agent answers those who watch it.
+pub const AGENT_PORT: u16 = 9641;
+
 /// The ports of this machine's loopback that a guest can reach; nothing else is there for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -38,6 +41,8 @@ pub struct Reach {
     pub api_server: Option<u16>,
     /// Behind [`REGISTRY`].
     pub registry: Option<u16>,
+    /// The other way round: where this machine reaches the guest's [`AGENT_PORT`].
+    pub agent: Option<u16>,
 }
 
 /// What makes an emulated machine boot fast; AppArmor and SELinux stay off.
@@ -99,7 +104,7 @@ impl Machine {
 }
 
 /// The network of a guest: nothing but what it may reach.
-pub fn network(Reach { api_server, registry }: Reach) -> Result<Vec<String>> {
+pub fn network(Reach { api_server, registry, agent }: Reach) -> Result<Vec<String>> {
     let mut network = "user,id=net,ipv6=off,restrict=on".to_owned();
     for (address, port) in [(API_SERVER, api_server), (REGISTRY, registry)] {
         let Some(port) = port else { continue };
@@ -107,6 +112,9 @@ pub fn network(Reach { api_server, registry }: Reach) -> Result<Vec<String>> {
         // The emulator reads a doubled comma as one, and splits the command as a shell does.
         let command = format!("'{}' relay {port}", text(&relay)?).replace(',', ",,");
         network.push_str(&format!(",guestfwd=tcp:{address}-cmd:{command}"));
+    }
+    if let Some(port) = agent {
+        network.push_str(&format!(",hostfwd=tcp:127.0.0.1:{port}-:{AGENT_PORT}"));
     }
     Ok(vec!["-netdev".to_owned(), network])
 }
