@@ -50,7 +50,7 @@ pub fn crossings(
     }
     let floor = table.floor(outlook, sofar, &fewest);
     let Fewest { groups, .. } = fewest.pop()?;
-    let found = groups.and_then(|groups| table.arrange(state, sofar.cost, &groups));
+    let found = groups.and_then(|groups| table.arrange(state, &groups));
     Some(Crossings { floor, found })
 }
 
@@ -122,7 +122,7 @@ impl Wishes<'_> {
         let packed = within_half(steps, |steps| packing.pack(self.joints, unmet, steps));
         if let Packed::Fits(groups, places) = &packed {
             let groups = self.table.groups(&self.tasks, groups, places);
-            let arranged = self.table.arrange(self.state, self.cost, &groups);
+            let arranged = self.table.arrange(self.state, &groups);
             if let Some((cost, shares)) = arranged.filter(|(cost, _)| *cost < self.best) {
                 self.best.clone_from(&cost);
                 self.found = Some((cost, shares));
@@ -354,7 +354,7 @@ impl<'a> Table<'a> {
     }
 
     /// Fills the cells of each group one after the other. None if a task may not have what is there.
-    fn arrange(&self, state: &State, cost: &Cost, groups: &[Group]) -> Option<(Cost, Vec<Share>)> {
+    fn arrange(&self, state: &State, groups: &[Group]) -> Option<(Cost, Vec<Share>)> {
         let mut state = state.clone();
         let mut shares: Vec<(usize, Share)> = Vec::new();
         for (places, tasks) in groups {
@@ -380,13 +380,10 @@ impl<'a> Table<'a> {
                 shares.push((*task, self.problem.share(takes)));
             }
         }
-        shares.sort_by_key(|(task, _)| *task);
-        let mut cost = cost.clone();
         for (task, share) in shares {
-            let own = self.problem.own(task, &share, &state.shares)?;
-            self.problem.add(&mut cost, self.problem.tasks[task].class, &own);
             state.give(self.problem, task, share);
         }
+        let cost = self.problem.cost_of(&state.shares)?;
         Some((cost, state.shares.into_iter().flatten().collect()))
     }
 

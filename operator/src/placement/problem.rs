@@ -286,6 +286,19 @@ impl Problem {
         Some(own)
     }
 
+    /// What shares cost together, as far as they are given out. None if something that must hold does not.
+    pub fn cost_of(&self, shares: &[Option<Share>]) -> Option<Cost> {
+        let mut cost = self.start();
+        let mut placed = vec![None; shares.len()];
+        for (index, share) in shares.iter().enumerate() {
+            let Some(share) = share else { continue };
+            let own = self.own(index, share, &placed)?;
+            self.add(&mut cost, self.tasks[index].class, &own);
+            placed[index] = Some(share.clone());
+        }
+        Some(cost)
+    }
+
     /// What a tie costs once this task has that share.
     fn tied<'a>(
         &self,

@@ -152,15 +152,7 @@ impl<'a> Search<'a> {
         self.steps = 0;
         self.some_limit = self.limit.min(SOME_STEPS);
         self.is_complete = true;
-        let mut cost = self.problem.start();
-        let mut placed = vec![None; self.problem.tasks.len()];
-        for (index, share) in start.shares.iter().enumerate() {
-            if let Some(share) = share {
-                let Some(own) = self.problem.own(index, share, &placed) else { return Outcome::Impossible };
-                self.problem.add(&mut cost, self.problem.tasks[index].class, &own);
-                placed[index] = Some(share.clone());
-            }
-        }
+        let Some(cost) = self.problem.cost_of(&start.shares) else { return Outcome::Impossible };
         let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
         self.floor.clone_from(&bound);
         let order = self.rounds(start, &cost, &bound);
@@ -199,19 +191,9 @@ impl<'a> Search<'a> {
         let Some(problem) = with_kinds_chosen(self.problem, start) else { return };
         let mut search = Search::of(&problem, self.limit);
         search.rounds(start, cost, bound);
-        self.best = search.best.and_then(|(_, shares)| Some((self.cost_of(&shares)?, shares)));
-    }
-
-    /// What a complete arrangement costs.
-    fn cost_of(&self, shares: &[Share]) -> Option<Cost> {
-        let mut cost = self.problem.start();
-        let mut placed = vec![None; shares.len()];
-        for (index, share) in shares.iter().enumerate() {
-            let own = self.problem.own(index, share, &placed)?;
-            self.problem.add(&mut cost, self.problem.tasks[index].class, &own);
-            placed[index] = Some(share.clone());
-        }
-        Some(cost)
+        let Some((_, shares)) = search.best else { return };
+        let given: Vec<Option<Share>> = shares.iter().cloned().map(Some).collect();
+        self.best = self.problem.cost_of(&given).map(|cost| (cost, shares));
     }
 
     /// Sharpens the bound where the rounds did not meet it, and takes over what is better.
