@@ -1,13 +1,12 @@
 //! Decides what of a pass, and of all passes, is told to those who watch.
 
 use lamina_crds::HostStateStatus;
-use lamina_crds::conditions::{Condition, ConditionStatus};
 use lamina_crds::host_state::{AgentIdentity, HostSummary, SliceStatus, TopologyStatus};
-use lamina_endpoint::Reading;
 use lamina_endpoint::catalog::{
     AGENT_API_WRITES, AGENT_BUS_CALLS, AGENT_HEALS, AGENT_INFO, AGENT_PROBLEMS, AGENT_RESTARTS, AGENT_STEPS,
     HOST_CONDITION, HOST_CPUS, HOST_DRIFTED, HOST_TOPOLOGY_CONDITION, SLICE_CPUS, SLICE_SERVICES, SLICE_SERVICES_READY,
 };
+use lamina_endpoint::{Reading, by_status};
 
 use crate::agent::PassOutcome;
 
@@ -78,13 +77,5 @@ fn by_slice(
 ) -> impl Iterator<Item = ([String; 2], f64)> {
     topologies.iter().flat_map(move |topology| {
         topology.slices.iter().map(move |slice| ([topology.name.clone(), slice.unit.clone()], value(slice)))
-    })
-}
-
-/// One series for each status that a condition can have, so that none ever vanishes.
-fn by_status(condition: &Condition) -> [([String; 2], f64); 3] {
-    [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown].map(|status| {
-        let holds = if condition.status == status { 1.0 } else { 0.0 };
-        ([format!("{:?}", condition.type_), format!("{status:?}")], holds)
     })
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lamina_crds::conditions::{Condition, ConditionStatus};
 use lamina_crds::slice_topology::HostCounts;
 use lamina_crds::{SliceTopologyStatus, Term};
-use lamina_endpoint::Reading;
 use lamina_endpoint::catalog::{
     HOSTS, OPERATOR_FAILED_PASSES, OPERATOR_INFO, OPERATOR_LEADING, OPERATOR_TERM, OPERATOR_VIOLATIONS,
     OPERATOR_WRITES, TOPOLOGY_BEHIND, TOPOLOGY_CONDITION, TOPOLOGY_HOSTS,
 };
+use lamina_endpoint::{Reading, by_status};
 
 use crate::cluster::ClusterError;
 use crate::controller::PassSummary;
@@ -61,7 +60,7 @@ pub fn of_cluster(view: &ClusterView, violations: usize, now: Timestamp) -> Vec<
         HOSTS.reads_each(hosts(view, now)),
         TOPOLOGY_CONDITION.reads_each(topologies().flat_map(|(name, topology)| {
             let conditions = topology.status.conditions.iter().flat_map(by_status);
-            conditions.map(move |(condition, status, holds)| ([name.clone(), condition, status], holds))
+            conditions.map(move |([condition, status], holds)| ([name.clone(), condition, status], holds))
         })),
         TOPOLOGY_HOSTS.reads_each(topologies().flat_map(|(name, topology)| {
             by_state(&topology.status).map(|(state, count)| ([name.clone(), state.to_owned()], f64::from(count)))
@@ -76,14 +75,6 @@ fn hosts(view: &ClusterView, now: Timestamp) -> impl Iterator<Item = ([String; 1
         *counts.entry(liveness(host, view.watching_since, now)).or_default() += 1;
     }
     counts.into_iter().map(|(known, count)| ([format!("{known:?}")], f64::from(count)))
-}
-
-/// One series for each status that a condition can have, so that none ever vanishes.
-fn by_status(condition: &Condition) -> [(String, String, f64); 3] {
-    [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown].map(|status| {
-        let holds = if condition.status == status { 1.0 } else { 0.0 };
-        (format!("{:?}", condition.type_), format!("{status:?}"), holds)
-    })
 }
 
 fn by_state(status: &SliceTopologyStatus) -> [(&'static str, u32); 6] {
