@@ -184,6 +184,10 @@ async fn an_unknown_or_wrong_value_is_refused_before_anything_is_made() {
             "monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",
             "are both on, so that everything would be counted twice; switch one of them off: --set monitoring.",
         ),
+        (
+            "teardown.enabled=true,operator.replicas=0",
+            "nobody would let go of what is torn down and uninstalling would run into its deadline; run an operator: --set",
+        ),
         ("monitoring.interval=soon", "at '/monitoring/interval': 'soon' does not match pattern"),
         ("hostsNamespace=lamina-system", "hostsNamespace is \"lamina-system\", the release's own namespace"),
     ];

@@ -4,6 +4,7 @@
 {{- include "lamina.checkLabels" . -}}
 {{- include "lamina.checkDirectories" . -}}
 {{- include "lamina.checkMonitors" . -}}
+{{- include "lamina.checkTeardown" . -}}
 {{- end -}}
 
 {{- define "lamina.checkNamespaces" -}}
@@ -50,5 +51,12 @@
 {{- define "lamina.checkMonitors" -}}
 {{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
 {{- fail "monitoring.podMonitor and monitoring.serviceMonitor are both on, so that everything would be counted twice; switch one of them off: --set monitoring.serviceMonitor.enabled=false" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Topologies that are deleted with everything they run are let go by an operator alone. */ -}}
+{{- define "lamina.checkTeardown" -}}
+{{- if and .Values.teardown.enabled (eq (int .Values.operator.replicas) 0) -}}
+{{- fail "teardown.enabled is on and operator.replicas is 0, so that nobody would let go of what is torn down and uninstalling would run into its deadline; run an operator: --set operator.replicas=1" -}}
 {{- end -}}
 {{- end -}}
