@@ -29,7 +29,7 @@ async fn services_outlive_everything_that_happens_to_lamina_on_a_real_node() -> 
     images_and_chart_change(&node, &mut story, &chart, &newer).await?;
     the_release_goes_and_comes_back(&node, &mut story, &chart, &release).await?;
     println!("\nwhat keeps running:\n{}", story.told());
-    Ok(())
+    everything_goes_on_request(&node, &chart, &release).await
 }
 
 /// The chart of this checkout as Helm packs it, in the registry; tells where.
@@ -132,4 +132,21 @@ async fn the_release_goes_and_comes_back(
     node.example.wait_cgroup("control", "memory.max", &(500u64 << 20).to_string()).await?;
     node.example.settle().await?;
     story.after("a limit is changed, and is in the kernel").await
+}
+
+/// The one uninstallation that stops services, because it was told to.
+async fn everything_goes_on_request(node: &Node, chart: &str, release: &Release) -> Result<()> {
+    let upgrade = ["upgrade", "--plain-http", "--set=teardown.enabled=true"];
+    node.bring(&upgrade, chart, OTHER_NAMESPACE, release).await?;
+    node.works(OTHER_NAMESPACE).await?;
+    node.helm(&["uninstall", RELEASE, "--namespace", OTHER_NAMESPACE]).await?;
+    let left = "ls -d /etc/systemd/system/orchestrator* /etc/lamina/files/orchestrator /sys/fs/cgroup/orchestrator.slice \
+                2> /dev/null; pgrep -a -f ^/opt/orchestrator/bin/; true";
+    let left = node.run(left).await?;
+    ensure!(left.trim().is_empty(), "this is left on the host: {left}");
+    let objects = ["get", "slicetopologies,jobs,deployments,daemonsets", "-A", "-o", "name"];
+    let left = node.example.fleet.kubectl(&objects).await?;
+    ensure!(left.trim().is_empty(), "this is left in the cluster: {left}");
+    println!("uninstalled with teardown.enabled: no service, no unit file, no topology is left");
+    Ok(())
 }

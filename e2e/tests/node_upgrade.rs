@@ -1,9 +1,10 @@
-//! A release of the first chart ever made, on a real node: upgraded to this one, rolled back, upgraded again, with no
-//! service restarted. The packed chart is kept beside this test as Helm takes it.
+//! A release of the first chart ever made, with the programs it was made for, on a real node: upgraded to this checkout,
+//! rolled back, upgraded again, with no service restarted. The packed chart is kept beside this test as Helm takes it.
 
 use anyhow::{Context, Result};
 use lamina_e2e::fleet::RELEASE;
 use lamina_e2e::fleet::example::{self, TOPOLOGY};
+use lamina_e2e::node::images::{self, Release};
 use lamina_e2e::node::story::Story;
 use lamina_e2e::node::{Node, PATIENCE};
 use serde_json::Value;
@@ -13,9 +14,11 @@ const FIRST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/first.tgz"
 
 #[tokio::test]
 async fn an_upgrade_from_the_first_chart_restarts_no_service() -> Result<()> {
+    images::first_programs().await?;
     let node = Node::up().await?;
+    let first = Release::publish_first(&node.registry, "0.0.1").await?;
     let release = node.publish("0.1.0").await?;
-    node.bring(&["install", "--create-namespace"], FIRST, NAMESPACE, &release).await?;
+    node.bring(&["install", "--create-namespace"], FIRST, NAMESPACE, &first).await?;
     node.example.fleet.wait_served().await?;
     node.rolled_out(NAMESPACE).await?;
     node.example.fleet.apply(&first_example()?).await?;

@@ -1,4 +1,9 @@
-//! Builds this checkout's images for tests, and brings them to a node: by way of a registry, or straight into its runtime.
+//! Builds this checkout's images for tests, and those of the commit that packed the first chart; brings them to a node: by
+//! way of a registry, or straight into its runtime.
+
+#![expect(clippy::disallowed_methods, reason = "it unpacks an older checkout")]
+
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use lamina_images::{
@@ -8,11 +13,18 @@ use lamina_images::{
     recipe::Component,
 };
 
+use tokio::process::Command;
+
 use crate::{
+    cache::{Cache, Key},
     host::{Host, QemuHost, machine::REGISTRY},
+    program::output_of,
     progress,
     registry::Registry,
 };
+
+/// The commit whose chart is kept beside the test of upgrades.
+const FIRST: &str = "27582597239a47f9cb075f8bc1f1805f6f33edb4";
 
 /// Images under one version, known by their digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +36,19 @@ pub struct Release {
 impl Release {
     /// Sends the images of this checkout, as `version`. Another version is another digest around the same programs.
     pub async fn publish(registry: &Registry, version: &str) -> Result<Self> {
+        Self::send(registry, version, images(version).await?).await
+    }
+
+    /// Sends images of the programs that the first chart was made for, as `version`.
+    pub async fn publish_first(registry: &Registry, version: &str) -> Result<Self> {
+        let programs = first_programs().await?;
+        Self::send(registry, version, packed(&Checkout::own(), version, programs)?).await
+    }
+
+    async fn send(registry: &Registry, version: &str, images: Vec<(Component, Image)>) -> Result<Self> {
         let client = registry.client();
         let [mut operator, mut agent] = [String::new(), String::new()];
-        for (component, image) in images(version).await? {
+        for (component, image) in images {
             let digest = client.push(&image, component.name(), version).await?;
             match component {
                 Component::Operator => operator = digest,
@@ -79,10 +101,47 @@ async fn images(version: &str) -> Result<Vec<(Component, Image)>> {
 
 fn make(version: &str) -> Result<Vec<(Component, Image)>> {
     let checkout = Checkout::own();
+    packed(&checkout, version, checkout.programs(Profile::Trial)?)
+}
+
+fn packed(checkout: &Checkout, version: &str, programs: Vec<(Component, Vec<u8>)>) -> Result<Vec<(Component, Image)>> {
     let source = checkout.source(Some(version))?;
     let image = |(component, program): (Component, Vec<u8>)| {
         let image = Image::new(&component.contents(program, &source)).context("packing a program")?;
         Ok((component, image))
     };
-    checkout.programs(Profile::Trial)?.into_iter().map(image).collect()
+    programs.into_iter().map(image).collect()
+}
+
+/// The programs of the first chart, built once from the history of this repository.
+///
+/// # Errors
+/// Fails when the history does not reach that far, as in a shallow clone.
+pub async fn first_programs() -> Result<Vec<(Component, Vec<u8>)>> {
+    let key = Key::new().with("commit", FIRST).with("rustc", output_of(Command::new("rustc").arg("-vV")).await?);
+    let what = "building the programs that the first chart was made for";
+    let entry = Cache::open()?.entry("first-programs", &key, what, build_first).await?;
+    let program = |component: Component| {
+        let path = entry.join(component.name());
+        let read = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok((component, read))
+    };
+    Component::ALL.into_iter().map(program).collect()
+}
+
+async fn build_first(entry: &Path) -> Result<()> {
+    let scratch = tempfile::tempdir().context("creating a folder for an older checkout")?;
+    let (archive, folder) = (scratch.path().join("first.tar"), scratch.path().join("lamina"));
+    let mut git = Command::new("git");
+    git.current_dir(Checkout::own().folder).args(["archive", "--output"]).arg(&archive).arg(FIRST);
+    let remedy = format!("reading the commit {FIRST}; `git fetch --unshallow` brings a shortened history whole");
+    output_of(&mut git).await.context(remedy)?;
+    fs::create_dir(&folder)?;
+    output_of(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&folder)).await?;
+    let checkout = Checkout { target: scratch.path().join("target"), folder };
+    let built = tokio::task::spawn_blocking(move || checkout.programs(Profile::Trial)).await??;
+    for (component, program) in built {
+        fs::write(entry.join(component.name()), program)?;
+    }
+    Ok(())
 }
