@@ -33,15 +33,22 @@ pub fn explain(stage: &Stage, site: &Site, trouble: &Trouble) -> (Refusal, Vec<C
             );
             (infeasible(message), Vec::new())
         }
-        Trouble::Crowded => {
-            let conflict = smallest(stage, site);
-            let message = in_words(stage, site, &conflict);
-            (infeasible(message), conflict.into_iter().collect())
-        }
+        Trouble::Crowded => crowded(stage, site, ""),
+        Trouble::Unsettled => crowded(stage, site, OPEN),
     }
 }
 
-/// Leaves out one constraint after the other as long as the rest still cannot be had.
+/// What is added where a search ended without an arrangement and without a proof that there is none.
+const OPEN: &str = "; the search for an arrangement ended at its bound, so there may be one that was not found";
+
+fn crowded(stage: &Stage, site: &Site, how_sure: &str) -> (Refusal, Vec<Constraint>) {
+    let conflict = smallest(stage, site);
+    let message = format!("{}{how_sure}", in_words(stage, site, &conflict));
+    (infeasible(message), conflict.into_iter().collect())
+}
+
+/// Leaves out one constraint after the other as long as the rest still cannot be had, as far as the search sees: without
+/// any one of what is left, something is found.
 fn smallest(stage: &Stage, site: &Site) -> BTreeSet<Constraint> {
     let candidates = constraints(stage, site);
     let mut kept: BTreeSet<Constraint> = candidates.iter().cloned().collect();

@@ -1,6 +1,7 @@
 //! Places some slices of a host together: settles what is named or stays, then goes down the list of quantities until
 //! the search finds an arrangement.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 
 use lamina_crds::CpuSet;
@@ -47,6 +48,23 @@ pub enum Effort {
     Any,
 }
 
+/// Whether some search ended at its bound without an answer.
+#[derive(Default)]
+struct Doubt(Cell<bool>);
+
+impl Doubt {
+    fn found(&self, outcome: Outcome) -> Option<Arrangement> {
+        match outcome {
+            Outcome::Found(arrangement) => Some(arrangement),
+            Outcome::Impossible => None,
+            Outcome::Unknown => {
+                self.0.set(true);
+                None
+            }
+        }
+    }
+}
+
 /// The order of slices that does not depend on how they are listed: higher priority first, then larger, then by name.
 pub fn canonical<'a>(demands: impl IntoIterator<Item = &'a Demand>) -> Vec<&'a Demand> {
     let mut demands: Vec<&Demand> = demands.into_iter().collect();
@@ -59,6 +77,7 @@ impl Stage<'_> {
     pub fn solve(&self) -> Result<Staged, Trouble> {
         self.check_memory()?;
         let sets = self.settle_sets()?;
+        let doubt = Doubt::default();
         let mut firm = sets.clone();
         let mut soft: Vec<usize> = Vec::new();
         let mut shared = sets.clone();
@@ -83,13 +102,14 @@ impl Stage<'_> {
                 }
             }
             let is_last = staying == soft.len();
-            if let Some(staged) = self.attempt(&settled, is_last) {
+            if let Some(staged) = self.attempt(&settled, is_last, &doubt) {
                 return Ok(staged);
             }
         }
         let retreats = [shared, sets];
         let retreats = retreats.iter().filter(|settled| settled.len() < firm.len() + soft.len());
-        retreats.filter_map(|settled| self.attempt(settled, true)).next().ok_or(Trouble::Crowded)
+        let found = retreats.filter_map(|settled| self.attempt(settled, true, &doubt)).next();
+        found.ok_or_else(|| if doubt.0.get() { Trouble::Unsettled } else { Trouble::Crowded })
     }
 
     fn check_memory(&self) -> Result<(), Trouble> {
@@ -268,7 +288,7 @@ impl Stage<'_> {
     }
 
     /// Goes down the list of quantities, or looks at full wishes only.
-    fn attempt(&self, settled: &Settled, may_shrink: bool) -> Option<Staged> {
+    fn attempt(&self, settled: &Settled, may_shrink: bool, doubt: &Doubt) -> Option<Staged> {
         let open = |demand: &&&Demand| !settled.contains_key(&demand.unit);
         let all: Vec<&Demand> = self.demands.iter().filter(open).copied().collect();
         let (exclusive, shared): (Vec<&Demand>, Vec<&Demand>) =
@@ -293,9 +313,9 @@ impl Stage<'_> {
                     Isolation::Shared => Some(want.wish),
                 })
                 .collect();
-            let found = self.arrange(&board, &together, settled, steps).or_else(|| {
-                let mut staged = self.arrange(alone.as_ref()?, quantities, settled, steps)?;
-                self.add_shared(&shared, settled, &mut staged).then_some(staged)
+            let found = self.arrange(&board, &together, settled, steps, doubt).or_else(|| {
+                let mut staged = self.arrange(alone.as_ref()?, quantities, settled, steps, doubt)?;
+                self.add_shared(&shared, settled, &mut staged, doubt).then_some(staged)
             });
             let mut staged = found?;
             staged.is_full = together == full;
@@ -317,9 +337,16 @@ impl Stage<'_> {
     }
 
     /// Looks for an arrangement with these quantities.
-    fn arrange(&self, board: &Board, quantities: &Quantities, settled: &Settled, steps: usize) -> Option<Staged> {
+    fn arrange(
+        &self,
+        board: &Board,
+        quantities: &Quantities,
+        settled: &Settled,
+        steps: usize,
+        doubt: &Doubt,
+    ) -> Option<Staged> {
         let posed = board.pose(quantities, settled)?;
-        let Outcome::Found(arrangement) = search(&posed.problem, steps) else { return None };
+        let arrangement = doubt.found(search(&posed.problem, steps))?;
         let mut staged = Staged::default();
         for (unit, cpus) in settled {
             let given = Given { cpus: cpus.clone(), inside: None };
@@ -347,7 +374,7 @@ impl Stage<'_> {
     }
 
     /// Places shared slices beside the exclusive ones, on each other's cores only if they must. False if one does not fit.
-    fn add_shared(&self, shared: &[&Demand], settled: &Settled, staged: &mut Staged) -> bool {
+    fn add_shared(&self, shared: &[&Demand], settled: &Settled, staged: &mut Staged, doubt: &Doubt) -> bool {
         for demand in shared {
             let mut taken: Settled = settled.clone();
             for other in &self.demands {
@@ -358,7 +385,7 @@ impl Stage<'_> {
             let place = |with_shared: bool| {
                 let board = self.board(&[demand], &taken, with_shared);
                 let posed = board.pose(&vec![Some(want(&board, 0).wish)], &taken)?;
-                let Outcome::Found(arrangement) = search(&posed.problem, STEPS) else { return None };
+                let arrangement = doubt.found(search(&posed.problem, STEPS))?;
                 let mut staged = Staged::default();
                 self.add(&board, &posed, &arrangement, &mut staged);
                 Some(staged)

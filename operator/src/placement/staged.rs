@@ -79,8 +79,10 @@ pub enum Trouble {
         /// Those nodes.
         nodes: NodeSet,
     },
-    /// No arrangement was found.
+    /// There is no arrangement.
     Crowded,
+    /// No arrangement was found before a search ended at its bound. There may be one.
+    Unsettled,
 }
 
 /// Who has CPUs that a slice names.

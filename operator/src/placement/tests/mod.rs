@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod brute_force;
+mod honest;
 mod kinds;
 mod offline;
 mod packing;
