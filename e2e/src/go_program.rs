@@ -68,6 +68,11 @@ impl GoBuilder {
         output_of(&mut go).await.map(drop).with_context(|| format!("compiling {package}"))
     }
 
+    /// Whether the compiler keeps something that was not dropped yet.
+    pub fn has_compiled(&self) -> bool {
+        self.compiler_cache().exists()
+    }
+
     fn compiler_cache(&self) -> PathBuf {
         self.cache.root().join("go-build")
     }

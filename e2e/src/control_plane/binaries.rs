@@ -38,6 +38,10 @@ impl Binaries {
             kube_scheduler: finder.kubernetes("kube-scheduler").await?,
             helm: finder.find("helm", HELM, "helm.sh/helm/v4/cmd/helm").await?,
         };
+        if finder.builder.has_compiled() {
+            // A minute now: later, without what the compiler keeps, it would be five.
+            finder.node().await?;
+        }
         finder.builder.drop_compiler_cache().await?;
         Ok(binaries)
     }
@@ -62,11 +66,7 @@ pub struct NodeBinaries {
 impl NodeBinaries {
     /// Finds or builds both. What the compiler keeps of them is left for a control plane, which needs most of it.
     pub async fn find() -> Result<Self> {
-        let finder = Finder { builder: GoBuilder::new(Cache::open()?) };
-        Ok(Self {
-            kubelet: finder.find("kubelet", NODE, "k8s.io/kubernetes/cmd/kubelet").await?,
-            kube_proxy: finder.find("kube-proxy", NODE, "k8s.io/kubernetes/cmd/kube-proxy").await?,
-        })
+        Finder { builder: GoBuilder::new(Cache::open()?) }.node().await
     }
 }
 
@@ -93,6 +93,13 @@ struct Finder {
 impl Finder {
     async fn kubernetes(&self, name: &str) -> Result<PathBuf> {
         self.find(name, KUBERNETES, &format!("k8s.io/kubernetes/cmd/{name}")).await
+    }
+
+    async fn node(&self) -> Result<NodeBinaries> {
+        Ok(NodeBinaries {
+            kubelet: self.find("kubelet", NODE, "k8s.io/kubernetes/cmd/kubelet").await?,
+            kube_proxy: self.find("kube-proxy", NODE, "k8s.io/kubernetes/cmd/kube-proxy").await?,
+        })
     }
 
     async fn find(&self, name: &str, module: GoModule, package: &str) -> Result<PathBuf> {
