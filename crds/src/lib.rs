@@ -8,6 +8,7 @@ pub mod hardware;
 pub mod host_state;
 pub mod id_set;
 pub mod manifests;
+pub mod measured;
 pub mod names;
 pub mod rules;
 pub mod seconds;

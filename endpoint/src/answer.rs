@@ -22,7 +22,13 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// What Prometheus reads, in the form that prometheus-client writes.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The answer to a request, by a loop of this standing.
+/// What a request asks for that takes a look, if anything: one of these paths.
+pub fn look(method: &Method, path: &str, mut paths: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let is_read = method == Method::GET || method == Method::HEAD;
+    paths.find(|known| is_read && *known == path)
+}
+
+/// The answer to any other request, by a loop of this standing.
 pub fn answer(method: &Method, path: &str, standing: &Standing, registry: &Registry, now: Instant) -> Answer {
     if method != Method::GET && method != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
@@ -50,7 +56,7 @@ fn metrics(registry: &Registry) -> Answer {
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Answer {
+pub(crate) fn plain(status: StatusCode, text: &str) -> Answer {
     Answer { status, content_type: TEXT, body: format!("{text}\n") }
 }
 
@@ -81,5 +87,13 @@ mod tests {
         tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(get("/livez").0, 503);
         assert_eq!(get("/readyz").0, 503);
+    }
+
+    #[test]
+    fn a_look_is_taken_only_for_those_who_read() {
+        let asked = |method, path| look(&method, path, ["/top", "/verify"].into_iter());
+        assert_eq!(asked(Method::GET, "/verify"), Some("/verify"));
+        assert_eq!(asked(Method::POST, "/verify"), None);
+        assert_eq!(asked(Method::GET, "/verify/"), None);
     }
 }

@@ -19,9 +19,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use crate::answer::{Answer, answer};
+use crate::answer::{Answer, answer, look};
 use crate::health::Health;
 use crate::listen::Listen;
+use crate::look::Looks;
 
 /// How many are answered at once; others wait.
 const MOST_AT_ONCE: usize = 16;
@@ -29,26 +30,35 @@ const MOST_AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers until the program ends. Whoever cannot listen works all the same: a probe that asks in vain says so.
-pub fn serve(listen: Listen, health: Health, registry: Registry) {
+pub fn serve(listen: Listen, health: Health, registry: Registry, looks: Looks) {
     let Listen::At(address) = listen else { return };
-    match bind(address, health, registry) {
-        Ok(address) => info!(%address, "answering /livez, /readyz and /metrics"),
+    let looked_at: Vec<_> = looks.paths().collect();
+    match bind(address, health, registry, looks) {
+        Ok(address) => info!(%address, looks = looked_at.join(" "), "answering /livez, /readyz and /metrics"),
         Err(error) => warn!(%address, %error, "cannot listen: nobody is told of probes and metrics"),
     }
 }
 
-fn bind(address: SocketAddr, health: Health, registry: Registry) -> io::Result<SocketAddr> {
+fn bind(address: SocketAddr, health: Health, registry: Registry, looks: Looks) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let registry = Arc::new(registry);
-    let listening = move || runtime.block_on(accept(listener, health, registry));
+    let asked = Asked { health, registry: Arc::new(registry), looks };
+    let listening = move || runtime.block_on(accept(listener, asked));
     std::thread::Builder::new().name("endpoint".to_owned()).spawn(listening)?;
     Ok(bound)
 }
 
-async fn accept(listener: TcpListener, health: Health, registry: Arc<Registry>) {
+/// Everything that can be asked for.
+#[derive(Clone)]
+struct Asked {
+    health: Health,
+    registry: Arc<Registry>,
+    looks: Looks,
+}
+
+async fn accept(listener: TcpListener, asked: Asked) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return warn!(%error, "cannot listen"),
@@ -58,7 +68,7 @@ async fn accept(listener: TcpListener, health: Health, registry: Arc<Registry>) 
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let talk = converse(stream, health.clone(), Arc::clone(&registry));
+                let talk = converse(stream, asked.clone());
                 tokio::spawn(async move {
                     if timeout(PATIENCE, talk).await.is_err() {
                         debug!("a request took too long");
@@ -75,10 +85,14 @@ async fn accept(listener: TcpListener, health: Health, registry: Arc<Registry>) 
 }
 
 /// One request and its answer.
-async fn converse(stream: TcpStream, health: Health, registry: Arc<Registry>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let told = answer(request.method(), request.uri().path(), &health.standing(), &registry, Instant::now());
-        async move { Ok::<_, Infallible>(response(told)) }
+async fn converse(stream: TcpStream, Asked { health, registry, looks }: Asked) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        let (method, path) = (request.method(), request.uri().path());
+        let told = match look(method, path, looks.paths()) {
+            Some(path) => looks.told(path).await,
+            None => answer(method, path, &health.standing(), &registry, Instant::now()),
+        };
+        Ok::<_, Infallible>(response(told))
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -117,7 +131,7 @@ mod tests {
     fn a_stuck_loop_is_told_of_over_the_network() {
         let health = Health::beginning(Duration::from_millis(300), "nothing was seen yet");
         let here = "127.0.0.1:0".parse().expect("an address");
-        let address = bind(here, health.clone(), Registry::default()).expect("a free port");
+        let address = bind(here, health.clone(), Registry::default(), Looks::none()).expect("a free port");
         health.rests(Duration::from_secs(60));
         health.lacks(None);
         assert!(get(address, "/livez").starts_with("HTTP/1.1 200 OK"));
@@ -134,7 +148,7 @@ mod tests {
     fn a_client_that_says_nothing_keeps_nobody_out() {
         let health = Health::beginning(Duration::from_secs(60), "nothing was seen yet");
         let here = "127.0.0.1:0".parse().expect("an address");
-        let address = bind(here, health, Registry::default()).expect("a free port");
+        let address = bind(here, health, Registry::default(), Looks::none()).expect("a free port");
         let silent: Vec<_> =
             (1..MOST_AT_ONCE).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
         assert!(get(address, "/livez").starts_with("HTTP/1.1 200 OK"));

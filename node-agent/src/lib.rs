@@ -6,6 +6,7 @@ pub mod apply;
 pub mod before_image;
 pub mod checksummed;
 pub mod cluster;
+pub mod comparison;
 pub mod converge;
 pub mod desired;
 pub mod drift;
@@ -36,9 +37,12 @@ pub mod report;
 pub mod restore;
 mod save;
 pub mod start_settings;
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub mod survey;
 pub mod takeover;
 pub mod unit_settings;
 pub mod unit_text;
+pub mod usage;
 pub mod verify;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod watch;

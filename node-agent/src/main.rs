@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use lamina_crds::TopologyName;
 use lamina_crds::host_state::AgentForm;
 use lamina_endpoint::catalog::AGENT_PASS_SECONDS;
-use lamina_endpoint::{Health, Listen, Readings};
+use lamina_endpoint::{Health, Listen, Looks, Readings};
 use lamina_node_agent::agent::{PassOutcome, Settings, pass};
 use lamina_node_agent::host::lock::InstanceLock;
 use lamina_node_agent::host::real::RealHost;
@@ -22,6 +22,7 @@ use lamina_node_agent::kube_cluster::{Access, KubeCluster};
 use lamina_node_agent::memory::Memory;
 use lamina_node_agent::readings::{Counts, readings};
 use lamina_node_agent::restore::{Restored, restore};
+use lamina_node_agent::survey;
 use lamina_node_agent::watch::Watch;
 use prometheus_client::registry::Registry;
 use sd_notify::NotifyState;
@@ -53,7 +54,8 @@ struct Options {
     /// The host's bus, if it is not at /run/dbus/system_bus_socket below the host's root.
     #[arg(long, env = "DBUS_SYSTEM_BUS_ADDRESS", value_name = "ADDRESS")]
     bus_address: Option<String>,
-    /// Where to answer those who watch the agent (/livez, /readyz, /metrics); `none` for nowhere.
+    /// Where to answer those who watch the agent (/livez, /readyz, /metrics) and ask for this host (/verify, /top); `none`
+    /// for nowhere.
     #[arg(long, env = "LAMINA_LISTEN", default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
     listen: Listen,
     /// The form of the log.
@@ -163,7 +165,8 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     if options.once {
         let _ = tokio::time::timeout(FIRST_ANSWER, cluster.changed()).await;
     }
-    let mut watchers = Watchers::of(options.listen, &settings.host);
+    let looks = survey::looks(&options.host_root, options.bus_address.clone(), &settings.host);
+    let mut watchers = Watchers::of(options.listen, &settings.host, looks);
     // Before the first pass: it may wait for services that systemd starts no sooner than this boot goes on.
     tell_systemd(&[NotifyState::Ready]);
     let mut told = String::new();
@@ -252,11 +255,11 @@ struct Watchers {
 
 impl Watchers {
     /// Answers from now on.
-    fn of(listen: Listen, host: &str) -> Self {
+    fn of(listen: Listen, host: &str, looks: Looks) -> Self {
         let mut registry = Registry::default();
         let readings = Readings::of(AGENT_PASS_SECONDS, &mut registry);
         let health = Health::beginning(LONGEST_WORK, "the first pass is not over yet");
-        lamina_endpoint::serve(listen, health.clone(), registry);
+        lamina_endpoint::serve(listen, health.clone(), registry, looks);
         Self { host: host.to_owned(), health, readings, counts: Counts::default() }
     }
 

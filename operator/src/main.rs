@@ -234,7 +234,7 @@ impl Watchers {
         let mut registry = Registry::default();
         let readings = Readings::of(OPERATOR_PASS_SECONDS, &mut registry);
         let health = Health::beginning(LONGEST_WORK, "the API server has not told everything yet");
-        lamina_endpoint::serve(listen, health.clone(), registry);
+        lamina_endpoint::serve(listen, health.clone(), registry, lamina_endpoint::Looks::none());
         let watchers = Self { health, readings, counts: Counts::default() };
         watchers.tell_of_waiting();
         watchers

@@ -65,9 +65,17 @@ pub fn state(root: &Root, mount: &str, group: &str) -> io::Result<CgroupState> {
     }
     Ok(CgroupState {
         kernel,
-        cpus: effective(root, mount, group, "cpuset.cpus.effective")?,
+        cpus: effective_cpus(root, mount, group)?,
         memory_nodes: effective(root, mount, group, "cpuset.mems.effective")?,
     })
+}
+
+/// `cpuset.cpus.effective` of a cgroup or of the nearest ancestor that has it.
+///
+/// # Errors
+/// Whatever reading says, but for a cgroup that is gone.
+pub fn effective_cpus(root: &Root, mount: &str, group: &str) -> io::Result<Option<CpuSet>> {
+    effective(root, mount, group, "cpuset.cpus.effective")
 }
 
 fn effective<K: Kind>(root: &Root, mount: &str, group: &str, file: &str) -> io::Result<Option<IdSet<K>>> {

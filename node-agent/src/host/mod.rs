@@ -4,6 +4,8 @@
 pub mod bus;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod cgroups;
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub mod consumption;
 pub mod contract;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod lock;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads the directories of processes")]
 
+use std::collections::BTreeMap;
 use std::io;
 
 use lamina_crds::{CpuSet, NodeSet};
@@ -17,19 +18,53 @@ use crate::observed::Threads;
 /// Whatever reading says, but for processes that are gone.
 pub fn threads(root: &Root, mount: &str, group: &str, main_process: u32) -> io::Result<Threads> {
     let mut threads = Threads::default();
+    threads.strayed = each_thread(root, mount, group, main_process, |_, cpus, nodes| {
+        threads.count += 1;
+        threads.cpus = threads.cpus.union(&cpus);
+        threads.memory_nodes = threads.memory_nodes.union(&nodes);
+    })?;
+    Ok(threads)
+}
+
+/// The same threads by their ids, grouped by the CPUs and memory nodes that they may use.
+///
+/// # Errors
+/// Whatever reading says, but for processes that are gone.
+pub fn by_place(
+    root: &Root,
+    mount: &str,
+    group: &str,
+    main_process: u32,
+) -> io::Result<BTreeMap<(CpuSet, NodeSet), Vec<u32>>> {
+    let mut places: BTreeMap<_, Vec<u32>> = BTreeMap::new();
+    each_thread(root, mount, group, main_process, |thread, cpus, nodes| {
+        places.entry((cpus, nodes)).or_default().push(thread);
+    })?;
+    Ok(places)
+}
+
+/// Tells of each thread, and how many processes sit elsewhere.
+fn each_thread(
+    root: &Root,
+    mount: &str,
+    group: &str,
+    main_process: u32,
+    mut tell: impl FnMut(u32, CpuSet, NodeSet),
+) -> io::Result<u32> {
     let mut processes = cgroups::processes(root, mount, group)?;
-    if main_process != 0 && has_strayed(root, group, main_process)? {
-        threads.strayed = 1;
+    let has_strayed = main_process != 0 && has_strayed(root, group, main_process)?;
+    if has_strayed {
         processes.push(main_process);
     }
     for process in processes {
         for thread in threads_of(root, process)? {
-            if let Some(status) = root.read_kernel(&format!("/proc/{process}/task/{thread}/status"))? {
-                add(&mut threads, &status);
+            let status = root.read_kernel(&format!("/proc/{process}/task/{thread}/status"))?;
+            if let Some((cpus, nodes)) = status.as_deref().and_then(place) {
+                tell(thread, cpus, nodes);
             }
         }
     }
-    Ok(threads)
+    Ok(u32::from(has_strayed))
 }
 
 fn has_strayed(root: &Root, group: &str, process: u32) -> io::Result<bool> {
@@ -37,23 +72,21 @@ fn has_strayed(root: &Root, group: &str, process: u32) -> io::Result<bool> {
     Ok(found.is_some_and(|found| found != group && !found.starts_with(&format!("{group}/"))))
 }
 
-fn threads_of(root: &Root, process: u32) -> io::Result<Vec<String>> {
+fn threads_of(root: &Root, process: u32) -> io::Result<Vec<u32>> {
     match std::fs::read_dir(root.kernel(&format!("/proc/{process}/task"))) {
-        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()),
+        Ok(entries) => Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()),
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-fn add(threads: &mut Threads, status: &str) {
+/// Where a thread may run and take memory from, by its `status`; nothing for one that is dead.
+fn place(status: &str) -> Option<(CpuSet, NodeSet)> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let is_dead = field("State:").is_some_and(|state| state.trim().starts_with(['Z', 'X']));
-    let (Some(cpus), Some(nodes), false) = (field("Cpus_allowed_list:"), field("Mems_allowed_list:"), is_dead) else {
-        return;
-    };
-    threads.count += 1;
-    threads.cpus = threads.cpus.union(&cpus.parse().unwrap_or_else(|_| CpuSet::new()));
-    threads.memory_nodes = threads.memory_nodes.union(&nodes.parse().unwrap_or_else(|_| NodeSet::new()));
+    let (cpus, nodes) = (field("Cpus_allowed_list:")?, field("Mems_allowed_list:")?);
+    let read = (cpus.parse().unwrap_or_else(|_| CpuSet::new()), nodes.parse().unwrap_or_else(|_| NodeSet::new()));
+    (!is_dead).then_some(read)
 }
 
 #[cfg(test)]
@@ -91,6 +124,9 @@ mod tests {
         assert_eq!((threads.count, threads.strayed), (2, 0));
         assert_eq!(threads.cpus.to_string(), "0-7");
         assert_eq!(threads.memory_nodes.to_string(), "0-1");
+        let places = by_place(&root, "/sys/fs/cgroup", GROUP, 5).expect("threads");
+        let told: Vec<_> = places.iter().map(|((cpus, _), threads)| (cpus.to_string(), threads.as_slice())).collect();
+        assert_eq!(told, [("0-3".to_owned(), [5].as_slice()), ("0-7".to_owned(), &[9])]);
     }
 
     #[test]
