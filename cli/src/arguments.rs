@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lamina_crds::seconds::Seconds;
 use lamina_crds::{CpuSet, TopologyName};
 
-/// Looks at machines, says where slices go, and runs this host, with Lamina's own code and without a cluster.
+/// Looks at machines, says where slices go, tells how a cluster's hosts are, and runs one host without a cluster.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-lamina",
     bin_name = "kubectl lamina",
     version,
-    after_help = "Exit codes: 0 done, 1 error or something is infeasible, 2 of plan: something would change, of local: \
-                  something is not as asked yet."
+    after_help = "Exit codes: 0 done, 1 error or something is infeasible, 2 of plan: something would change, of local, \
+                  status and verify: something is not as asked."
 )]
 pub struct Arguments {
     /// What to do.
@@ -39,6 +40,15 @@ pub enum Verb {
     /// Turns hand-written unit files into a SliceTopology, and tells what in them never had an effect.
     #[command(after_help = "Exit codes: 0 the topology can be applied, 1 error or something is missing in it.")]
     Import(ImportArguments),
+    /// How the topologies, hosts, slices and services of a cluster stand, since when, and what to do.
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArguments),
+    /// Whether a host is as asked: asked, systemd's property and the kernel side by side, measured now.
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArguments),
+    /// What slices and services of a host use: CPUs, memory, tasks.
+    #[command(after_help = TOP_HELP)]
+    Top(TopArguments),
     /// Runs topologies on this host, with no cluster: places, applies and measures, once or for as long as you watch.
     #[cfg(all(feature = "local", target_os = "linux"))]
     #[command(after_help = LOCAL_HELP)]
@@ -52,6 +62,23 @@ nothing. State, lock and unit files are those of the node-agent: it can take the
 while it runs this command refuses. Needs root.
 Exit codes: 0 everything asked is true and measured, 2 something is not, or not yet, 1 error or refused, nothing changed;
 of --dry-run: 0 nothing would change, 2 something would, 1 error, or something asked could not be done.";
+
+const STATUS_HELP: &str = "\
+Names: a topology, a host, or the unit of a slice or service. A kind may stand before them, as for kubectl: host host-7,
+host/host-7, slice control, service/api. Without names: all topologies, and every host on which not all is well.
+Exit codes: 0 everything is as asked, as far as it can be; 2 something is not, or not yet; 1 error.";
+
+const VERIFY_HELP: &str = "\
+Without HOST this machine is measured: no cluster is asked, no agent needs to run. A HOST of a cluster is measured by its
+agent, asked through the API server; that needs the right to get pods and pods/proxy in Lamina's namespace. Where it cannot
+be asked, as on a host whose agent is no pod, what it said last in its HostState is told, and when it was heard.
+Exit codes: 0 everything is as asked; 2 something differs, or nobody knows; 1 error.";
+
+const TOP_HELP: &str = "\
+Without HOST this machine is looked at: no cluster is asked, no agent needs to run. A HOST of a cluster is looked at by its
+agent, asked through the API server; that needs the right to get pods and pods/proxy in Lamina's namespace.
+CPU is the number of CPUs kept busy between two looks, OF the number of CPUs there are; MEMORY counts page cache, too.
+Exit codes: 0 done; 1 error.";
 
 const PLACE_HELP: &str = r#"A line: {"machine": MACHINE, "requests": [SLICE, ...], "running": {"NAME": "CPUS"}, "id": ANYTHING}
   MACHINE is what `hardware -o json` prints, or a shape: {"packages": 2, "nodesPerPackage": 1, "l3PerNode": 12,
@@ -73,6 +100,36 @@ pub enum Format {
     Yaml,
 }
 
+/// How an answer about a cluster is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WideFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For people, with everything that is known.
+    Wide,
+    /// For scripts.
+    Json,
+    /// For scripts and people.
+    Yaml,
+}
+
+impl WideFormat {
+    /// The form of the answer if a program reads it.
+    pub fn for_programs(self) -> Option<Format> {
+        match self {
+            Self::Table | Self::Wide => None,
+            Self::Json => Some(Format::Json),
+            Self::Yaml => Some(Format::Yaml),
+        }
+    }
+
+    /// Whether people read all of it.
+    pub fn is_wide(self) -> bool {
+        self == Self::Wide
+    }
+}
+
 /// When colours are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
@@ -83,6 +140,79 @@ pub enum ColorChoice {
     Always,
     /// Never.
     Never,
+}
+
+/// Which cluster kubectl is asked about.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct ClusterArguments {
+    /// The context of the kubeconfig, as for kubectl.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The kubeconfig, as for kubectl.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The user to act as, as for kubectl.
+    #[arg(long = "as", value_name = "USER")]
+    pub impersonated: Option<String>,
+    /// The namespace of Lamina's release, where agents and their Leases are.
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "lamina-system")]
+    pub namespace: String,
+}
+
+/// What `status` is told.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// What is asked for; without it, everything.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Tells it again whenever something changes.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// The form of the answer; wide: with slices, services and conditions.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: WideFormat,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+}
+
+/// What `verify` is told.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// A host of a cluster; without it, this machine.
+    pub host: Option<String>,
+    /// Measures again and again.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// The time between two looks.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    pub interval: Seconds,
+    /// The form of the answer; wide: with services, threads, memory by NUMA node and settings.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: WideFormat,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+}
+
+/// What `top` is told.
+#[derive(Debug, Args)]
+pub struct TopArguments {
+    /// A host of a cluster; without it, this machine.
+    pub host: Option<String>,
+    /// Looks again and again.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// The time between two looks.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    pub interval: Seconds,
+    /// The form of the answer; wide: with every limit, the CPUs, and how much tasks waited.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: WideFormat,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
 }
 
 /// What `hardware` is told.
@@ -205,10 +335,19 @@ pub struct LocalArguments {
     pub take_over: bool,
     /// How long to wait until everything asked is true.
     #[arg(long, value_name = "TIME", default_value = "2m", conflicts_with = "dry_run")]
-    pub timeout: lamina_crds::seconds::Seconds,
+    pub timeout: Seconds,
     /// The form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// A pause that is none would only keep everybody busy.
+fn interval(text: &str) -> Result<Seconds, String> {
+    match text.parse::<Seconds>() {
+        Ok(time) if time.get() == 0 => Err("the time between two looks is at least 1s".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn cpus_of_slice(text: &str) -> Result<(String, CpuSet), String> {

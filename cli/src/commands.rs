@@ -41,6 +41,9 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Verb::Place(arguments) => place(arguments),
         Verb::Map(arguments) => map(arguments, colour),
         Verb::Import(arguments) => import(arguments),
+        Verb::Status(arguments) => crate::status::run(arguments, colour),
+        Verb::Verify(arguments) => crate::verify::run(arguments, colour),
+        Verb::Top(arguments) => crate::top::run(arguments),
         #[cfg(all(feature = "local", target_os = "linux"))]
         Verb::Local(arguments) => crate::local::run(arguments, colour),
     }

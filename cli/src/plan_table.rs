@@ -2,10 +2,10 @@
 
 use lamina_operator::view::Refusal;
 
-use crate::drawing::{Colour, Ink, counted, inked, wrapped};
+use crate::drawing::{Colour, Ink, counted, inked};
 use crate::plan::{Change, Counted, Fate, HostPlan, Plan, SlicePlan, Status};
 use crate::settings::{Effect, Setting, shown};
-use crate::table::{row, table};
+use crate::table::{paragraph, row, table};
 
 /// The plan in words.
 pub fn told(plan: &Plan, width: usize, colour: Colour) -> String {
@@ -115,15 +115,6 @@ fn setting_told(setting: &Setting) -> Option<String> {
     let value = |text: &str| if text.is_empty() { "nothing".to_owned() } else { shown(text) };
     let field = if field.is_empty() { String::new() } else { format!(" {field}") };
     Some(format!("{object}:{field} {} -> {} ({effect})", value(from), value(to)))
-}
-
-/// A text in lines of at most `width` characters, all but the first indented.
-fn paragraph(text: &str, width: usize) -> String {
-    wrapped(text, " ", width.saturating_sub(4))
-        .iter()
-        .enumerate()
-        .map(|(index, line)| format!("{}{}\n", if index == 0 { "" } else { "    " }, line.trim_end()))
-        .collect()
 }
 
 fn conclusion(plan: &Plan) -> String {

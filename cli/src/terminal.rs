@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::arguments::ColorChoice;
+use crate::arguments::{ColorChoice, WideFormat};
 use crate::drawing::Colour;
 
 /// The width where standard output is no terminal, in characters.
@@ -31,6 +31,19 @@ pub fn progress(object: &str, deed: &str) {
     if io::stderr().is_terminal() {
         eprintln!("{object}: {deed}");
     }
+}
+
+/// Parts an answer from the last one that it replaces: a terminal begins its page anew.
+pub fn between(output: WideFormat) {
+    let mark = match output {
+        WideFormat::Table | WideFormat::Wide if io::stdout().is_terminal() => "\x1b[H\x1b[2J\x1b[3J",
+        WideFormat::Table | WideFormat::Wide => "\n",
+        WideFormat::Yaml => "---\n",
+        // JSON documents part themselves.
+        WideFormat::Json => "",
+    };
+    // Whoever does not read this does not read what follows, and that is told there.
+    let _ = print(mark);
 }
 
 /// Whether somebody still reads.

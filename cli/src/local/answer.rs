@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use lamina_crds::conditions::{ConditionType, find, holds_at};
-use lamina_crds::slice_topology::Slice;
 use lamina_crds::{CpuSet, HostStateStatus, TopologyName, UnitName};
 use lamina_node_agent::desired::{DesiredEntry, DesiredSlice};
 use lamina_node_agent::foresight::Foresight;
@@ -13,8 +12,8 @@ use lamina_node_agent::plan::{Class, Effect, Step};
 use lamina_node_agent::property::Property;
 use serde::Serialize;
 
+use crate::asked::asked;
 use crate::document::Topology;
-use crate::drawing::counted;
 use crate::plan::{HostPlan, own_name};
 
 /// The answer of a run, or of a look ahead.
@@ -216,33 +215,6 @@ fn slice_row(
     })
 }
 
-/// What a slice asks for, in a few words.
-fn asked(slice: &Slice) -> String {
-    let amount = |number: u32, one, several| counted(number as usize, one, several);
-    let cpu = &slice.cpu;
-    let mut words = match (&cpu.set, cpu.cores, cpu.cpus) {
-        (Some(set), _, _) => format!("CPUs {set}"),
-        (None, Some(cores), _) => amount(cores, "core", "cores"),
-        (None, None, cpus) => amount(cpus.unwrap_or_default(), "CPU", "CPUs"),
-    };
-    let Some(numa) = &slice.numa else { return words };
-    if let Some(ordinal) = numa.ordinal {
-        words.push_str(&format!(", NUMA node #{ordinal}"));
-    }
-    if let Some(nodes) = &numa.nodes {
-        words.push_str(&format!(", nodes {nodes}"));
-    }
-    let names = |neighbours: &[lamina_crds::slice_request::Neighbour]| {
-        neighbours.iter().map(|neighbour| neighbour.slice.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    for (word, neighbours) in [("near", &numa.near), ("apart from", &numa.apart)] {
-        if !neighbours.is_empty() {
-            words.push_str(&format!(" {word} {}", names(neighbours)));
-        }
-    }
-    words
-}
-
 /// How each topology stands, in the words of the status.
 pub fn topology_rows(status: &HostStateStatus) -> Vec<TopologyRow> {
     let row = |topology: &lamina_crds::host_state::TopologyStatus| {
@@ -269,7 +241,6 @@ pub fn is_under_way(status: &HostStateStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::topologies;
 
     fn step(unit: &str, class: Class, effect: Effect) -> Step {
         Step { class, unit: UnitName::new(unit).ok(), after: Vec::new(), findings: Vec::new(), effect }
@@ -288,14 +259,5 @@ mod tests {
         let rows = step_rows(&steps);
         assert_eq!(rows[0].deeds, ["write", "restart"]);
         assert_eq!((rows[0].class, rows[1].object.as_str(), rows.len()), (StepClass::Restart, "systemd", 2));
-    }
-
-    #[test]
-    fn a_wish_is_told_in_a_few_words() {
-        let text = "apiVersion: lamina.dev/v1alpha1\nkind: SliceTopology\nmetadata: { name: web }\nspec: { hostSelector: { matchLabels: { a: b } }, slices: [\
-            { name: a, cpu: { cores: 8 }, numa: { ordinal: 0 } }, { name: b, cpu: { cpus: 1 }, numa: { apart: [{ slice: a }] } }, { name: c, cpu: { set: '5-7' } }] }";
-        let topology = topologies(text).expect("legal").remove(0);
-        let words: Vec<String> = topology.spec.slices.iter().map(asked).collect();
-        assert_eq!(words, ["8 cores, NUMA node #0", "1 CPU apart from a", "CPUs 5-7"]);
     }
 }

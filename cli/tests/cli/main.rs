@@ -1,5 +1,6 @@
 //! The built program on machines made of files.
 
+mod cluster;
 mod commands;
 mod import;
 mod map;
