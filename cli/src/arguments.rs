@@ -53,6 +53,14 @@ pub enum Verb {
     #[cfg(all(feature = "local", target_os = "linux"))]
     #[command(after_help = LOCAL_HELP)]
     Local(LocalArguments),
+    /// A script that lets a shell complete the words of `kubectl-lamina`.
+    #[command(after_help = COMPLETION_HELP)]
+    Completion(CompletionArguments),
+    /// A page of the manual, as man(1) reads it: `kubectl lamina manual status | man -l -`.
+    Manual(ManualArguments),
+    /// What kubectl asks for when it completes words after `kubectl lamina`.
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArguments),
 }
 
 #[cfg(all(feature = "local", target_os = "linux"))]
@@ -67,6 +75,13 @@ const STATUS_HELP: &str = "\
 Names: a topology, a host, or the unit of a slice or service. A kind may stand before them, as for kubectl: host host-7,
 host/host-7, slice control, service/api. Without names: all topologies, and every host on which not all is well.
 Exit codes: 0 everything is as asked, as far as it can be; 2 something is not, or not yet; 1 error.";
+
+const COMPLETION_HELP: &str = "\
+bash: source <(kubectl-lamina completion bash)
+zsh:  source <(kubectl-lamina completion zsh)
+fish: kubectl-lamina completion fish | source
+For `kubectl lamina` itself, kubectl runs a program called kubectl_complete-lamina, if it is on the PATH; the package brings
+it, elsewhere two lines do: #!/bin/sh and exec kubectl-lamina __complete \"$@\".";
 
 const VERIFY_HELP: &str = "\
 Without HOST this machine is measured: no cluster is asked, no agent needs to run. A HOST of a cluster is measured by its
@@ -213,6 +228,40 @@ pub struct TopArguments {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArguments,
+}
+
+/// What `completion` is told.
+#[derive(Debug, Args)]
+pub struct CompletionArguments {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: ShellChoice,
+}
+
+/// A shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShellChoice {
+    /// GNU Bourne-Again Shell.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// Friendly interactive shell.
+    Fish,
+}
+
+/// What `manual` is told.
+#[derive(Debug, Args)]
+pub struct ManualArguments {
+    /// The verb; without it, the page about all of them.
+    pub verb: Option<String>,
+}
+
+/// What kubectl asks.
+#[derive(Debug, Args)]
+pub struct CompleteArguments {
+    /// The words so far; the last one is to be completed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// What `hardware` is told.

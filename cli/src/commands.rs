@@ -23,7 +23,7 @@ use crate::import::{self, Wishes};
 use crate::outcome::Outcome;
 use crate::plan::{Change, Entries, HostPlan, Plan, current_of, own_name, plan};
 use crate::terminal::{Reader, print};
-use crate::{import_table, inventory, jsonl, plan_table, source, table, terminal};
+use crate::{completion, import_table, inventory, jsonl, manual, plan_table, source, table, terminal};
 
 /// The widest SVG drawing in pixels, unless somebody says otherwise.
 const DRAWING_WIDTH: usize = 1280;
@@ -44,9 +44,17 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
         Verb::Status(arguments) => crate::status::run(arguments, colour),
         Verb::Verify(arguments) => crate::verify::run(arguments, colour),
         Verb::Top(arguments) => crate::top::run(arguments),
+        Verb::Completion(arguments) => told(&completion::script(arguments.shell)),
+        Verb::Manual(arguments) => told(&manual::page(arguments.verb.as_deref()).map_err(anyhow::Error::msg)?),
+        Verb::Complete(arguments) => told(&completion::candidates(&arguments.words)),
         #[cfg(all(feature = "local", target_os = "linux"))]
         Verb::Local(arguments) => crate::local::run(arguments, colour),
     }
+}
+
+fn told(text: &str) -> Result<Outcome> {
+    print(text).context("write the answer")?;
+    Ok(Outcome::Done)
 }
 
 fn hardware(HardwareArguments { path, output }: &HardwareArguments) -> Result<Outcome> {

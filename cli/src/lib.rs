@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod asked;
 pub mod cluster;
 pub mod commands;
+pub mod completion;
 pub mod document;
 pub mod drawing;
 mod formatted;
@@ -17,6 +18,7 @@ pub mod inventory;
 pub mod jsonl;
 #[cfg(all(feature = "local", target_os = "linux"))]
 pub mod local;
+pub mod manual;
 pub mod outcome;
 pub mod plan;
 pub mod plan_table;

@@ -3,5 +3,6 @@
 mod cluster;
 mod commands;
 mod import;
+mod manual;
 mod map;
 mod program;
