@@ -1,5 +1,5 @@
 # What people run. The logic is in Rust programs: e2e/src/bin.
-.PHONY: demo demo-down test lint unit simulation comparison api bus host node metrics all bench simulate peers deb images images-verify generate
+.PHONY: demo demo-down test lint unit simulation comparison api bus host node metrics all bench simulate peers deb krew images images-verify generate
 
 RUN := cargo run --quiet -p lamina-e2e --bin
 
@@ -22,6 +22,8 @@ bench:
 	@./e2e/ready && cargo build --quiet --workspace --bins --release && exec target/release/lamina-lab bench
 deb:
 	@./e2e/ready && cargo build --quiet --release -p lamina-node-agent -p lamina-cli --bins && $(RUN) lamina-deb
+krew:
+	@cargo build --quiet --release -p lamina-cli --bins && $(RUN) lamina-krew -- linux/$(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))=target/release/kubectl-lamina --address $(ADDRESS)
 images:
 	@cargo run --quiet -p lamina-images -- build
 images-verify:

@@ -14,6 +14,7 @@ pub mod guide;
 pub mod host;
 pub mod identity;
 pub mod image;
+pub mod krew;
 pub mod lab;
 pub mod monitoring_kinds;
 pub mod node;
