@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::cache::{Cache, Key};
@@ -28,12 +29,20 @@ pub struct GoModule {
 #[derive(Debug)]
 pub struct GoBuilder {
     cache: Cache,
+    /// The folder of the cache that the compiler keeps its own things in.
+    compiler_cache: String,
 }
 
 impl GoBuilder {
     /// A builder that keeps what it makes in `cache`.
     pub fn new(cache: Cache) -> Self {
-        Self { cache }
+        Self { cache, compiler_cache: "go-build".to_owned() }
+    }
+
+    /// The same for programs that share little with others: nobody who is done with his drops what the compiler keeps of
+    /// these, and nobody waits for them who builds others.
+    pub fn apart(cache: Cache, name: &str) -> Self {
+        Self { cache, compiler_cache: format!("go-build-{name}") }
     }
 
     /// The program `name`, compiled from `package` as seen from `module`, unless the cache has it.
@@ -58,23 +67,36 @@ impl GoBuilder {
         Ok(entry.join(name))
     }
 
+    /// Where the files of `path`, a module that `module` requires, lie on this machine.
+    ///
+    /// # Errors
+    /// Fails when the module cannot be had.
+    pub async fn files_of(module: GoModule, path: &str) -> Result<PathBuf> {
+        let mut go = Command::new("go");
+        go.current_dir(module.folder).args(["mod", "download", "-json", path]);
+        go.env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");
+        let told = output_of(&mut go).await.with_context(|| format!("looking for the files of {path}"))?;
+        let told: Downloaded = serde_json::from_str(&told).with_context(|| format!("understanding `{told}`"))?;
+        Ok(told.dir)
+    }
+
     /// The lock keeps what the compiler has made from being dropped by somebody else who is done.
     async fn compile(&self, folder: &Path, flags: &[String], package: &str, target: &Path) -> Result<()> {
-        let _lock = self.cache.lock("go-build").await?;
+        let _lock = self.cache.lock(&self.compiler_cache).await?;
         let mut go = Command::new("go");
         go.current_dir(folder).arg("build").args(flags).arg("-o").arg(target).arg(package);
         go.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");
-        go.env("GOCACHE", self.compiler_cache());
+        go.env("GOCACHE", self.compiler_folder());
         output_of(&mut go).await.map(drop).with_context(|| format!("compiling {package}"))
     }
 
     /// Whether the compiler keeps something that was not dropped yet.
     pub fn has_compiled(&self) -> bool {
-        self.compiler_cache().exists()
+        self.compiler_folder().exists()
     }
 
-    fn compiler_cache(&self) -> PathBuf {
-        self.cache.root().join("go-build")
+    fn compiler_folder(&self) -> PathBuf {
+        self.cache.root().join(&self.compiler_cache)
     }
 
     /// What the compiler keeps is several times larger than what it made, and is not needed again.
@@ -82,14 +104,21 @@ impl GoBuilder {
     /// # Errors
     /// Fails when the lock of that folder cannot be had.
     pub async fn drop_compiler_cache(&self) -> Result<()> {
-        let folder = self.compiler_cache();
+        let folder = self.compiler_folder();
         if folder.exists() {
-            let _lock = self.cache.lock("go-build").await?;
+            let _lock = self.cache.lock(&self.compiler_cache).await?;
             // Another program may have removed it first.
             let _ = fs::remove_dir_all(&folder);
         }
         Ok(())
     }
+}
+
+/// What Go tells of a module that it has.
+#[derive(Deserialize)]
+struct Downloaded {
+    #[serde(rename = "Dir")]
+    dir: PathBuf,
 }
 
 fn flags(module: GoModule) -> Result<Vec<String>> {

@@ -74,6 +74,17 @@ impl ProcessId {
     }
 }
 
+/// Where a program is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Its working directory.
+    pub folder: &'a Path,
+    /// The file there that gets what it says.
+    pub log: &'a str,
+    /// Variables beside those of this program.
+    pub variables: &'a [(&'a str, String)],
+}
+
 /// A started program; dropping it ends a tethered one and leaves a detached one alone.
 #[derive(Debug)]
 pub struct Process {
@@ -85,6 +96,17 @@ pub struct Process {
 impl Process {
     /// Starts a program in `folder`; what it says goes to `log` there.
     pub fn start(program: &Path, arguments: &[String], folder: &Path, log: &str, lifetime: Lifetime) -> Result<Self> {
+        Self::start_in(&Surroundings { folder, log, variables: &[] }, program, arguments, lifetime)
+    }
+
+    /// Starts a program in these surroundings.
+    pub fn start_in(
+        surroundings: &Surroundings<'_>,
+        program: &Path,
+        arguments: &[String],
+        lifetime: Lifetime,
+    ) -> Result<Self> {
+        let Surroundings { folder, log, variables } = surroundings;
         let mut command = match lifetime {
             Lifetime::Tethered => tether::command(program),
             Lifetime::Detached => session(program),
@@ -93,6 +115,7 @@ impl Process {
         let output = File::options().create(true).append(true).open(&path);
         let output = output.with_context(|| format!("opening {}", path.display()))?;
         let errors = output.try_clone().with_context(|| format!("opening {} twice", path.display()))?;
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = match lifetime {
             Lifetime::Tethered => tether::spawn(command),
