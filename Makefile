@@ -1,5 +1,5 @@
 # What people run. The logic is in Rust programs: e2e/src/bin.
-.PHONY: demo demo-down test lint unit simulation comparison api bus host node metrics all bench simulate peers deb krew images images-verify generate
+.PHONY: demo demo-down test lint unit simulation comparison api bus host node metrics gitops all bench simulate peers deb krew images images-verify generate
 
 RUN := cargo run --quiet -p lamina-e2e --bin
 
@@ -9,7 +9,7 @@ demo-down:
 	@$(RUN) lamina-lab -- demo-down
 test:
 	@./e2e/ready && $(RUN) lamina-lanes
-lint unit simulation comparison api bus host node metrics all:
+lint unit simulation comparison api bus host node metrics gitops all:
 	@./e2e/ready && $(RUN) lamina-lanes -- $@
 simulate:
 	@cargo run --quiet $(if $(PAIRS),--profile simulation) -p lamina-simulation --bin lamina-simulate -- $(if $(SEED),--seed $(SEED)) $(if $(BUDGET),--budget $(BUDGET)) \

@@ -9,6 +9,7 @@ pub mod deb;
 pub mod demo;
 pub mod examples;
 pub mod fleet;
+pub mod gitops;
 pub mod go_program;
 pub mod guide;
 pub mod host;
