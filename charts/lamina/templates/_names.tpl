@@ -17,7 +17,8 @@ app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/part-of: lamina
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- /* Flux adds the commit to the version, after a plus sign, which no label may hold. */}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
 {{- define "lamina.labels" -}}
