@@ -73,8 +73,17 @@ impl Cache {
 
     /// Waits for the lock `name`, which other processes and tasks of this cache respect; it ends when dropped.
     pub async fn lock(&self, name: &str) -> Result<Lock> {
-        let path = self.root.join(format!(".{name}.lock"));
+        let path = self.lock_path(name);
         tokio::task::spawn_blocking(move || Lock::acquire(&path)).await?
+    }
+
+    /// The lock `name`, or nothing while somebody else holds it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        Lock::try_acquire(&self.lock_path(name))
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join(format!(".{name}.lock"))
     }
 
     async fn build(&self, name: &str, build: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<()> {

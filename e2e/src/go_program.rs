@@ -99,14 +99,16 @@ impl GoBuilder {
         self.cache.root().join(&self.compiler_cache)
     }
 
-    /// What the compiler keeps is several times larger than what it made, and is not needed again.
+    /// What the compiler keeps is several times larger than what it made, and is not needed again. Who compiles into it now
+    /// keeps it, and nobody waits for that.
     ///
     /// # Errors
-    /// Fails when the lock of that folder cannot be had.
-    pub async fn drop_compiler_cache(&self) -> Result<()> {
+    /// Fails when the lock of that folder cannot be asked for.
+    pub fn drop_compiler_cache(&self) -> Result<()> {
         let folder = self.compiler_folder();
-        if folder.exists() {
-            let _lock = self.cache.lock(&self.compiler_cache).await?;
+        if folder.exists()
+            && let Some(_lock) = self.cache.try_lock(&self.compiler_cache)?
+        {
             // Another program may have removed it first.
             let _ = fs::remove_dir_all(&folder);
         }

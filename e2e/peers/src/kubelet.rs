@@ -59,7 +59,7 @@ impl Kubelet {
         let cache = Cache::open()?;
         let builder = GoBuilder::new(cache.clone());
         let program = builder.program("kubelet-peer", MODULE, ".").await?;
-        builder.drop_compiler_cache().await?;
+        builder.drop_compiler_cache()?;
         Ok(Self { cache, program })
     }
 

@@ -42,7 +42,7 @@ impl Binaries {
             // A minute now: later, without what the compiler keeps, it would be five.
             finder.node().await?;
         }
-        finder.builder.drop_compiler_cache().await?;
+        finder.builder.drop_compiler_cache()?;
         Ok(binaries)
     }
 }

@@ -72,7 +72,7 @@ async fn controller(name: &str, module: GoModule) -> Result<Controller> {
 async fn program(name: &str, module: GoModule, package: &str) -> Result<PathBuf> {
     let builder = GoBuilder::apart(Cache::open()?, name);
     let program = builder.program(name, module, package).await?;
-    builder.drop_compiler_cache().await?;
+    builder.drop_compiler_cache()?;
     Ok(program)
 }
 
