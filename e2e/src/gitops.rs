@@ -10,7 +10,10 @@ pub mod repository;
 pub mod server;
 pub mod subject;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use lamina_crds::CpuSet;
@@ -19,7 +22,7 @@ use serde_json::Value;
 use crate::{
     cache::Cache,
     control_plane::{ControlPlane, Options},
-    fleet::{Fleet, example::HOST},
+    fleet::{Fleet, example::HOST, waiting},
     host::{Host, HostSpec, Lifetime, scratch::Scratch},
     image::Suite,
 };
@@ -34,6 +37,19 @@ const FLEET_URL: &str = "https://git.example.com/fleet.git";
 const LAMINA_URL: &str = "https://git.example.com/lamina.git";
 /// Where the manifests say that the cluster is, seen from Argo CD inside of it.
 const CLUSTER_URL: &str = "https://kubernetes.default.svc";
+
+/// Makes the kinds known whose definitions lie in these files or folders.
+async fn make_known(control_plane: &ControlPlane, definitions: &[PathBuf]) -> Result<()> {
+    for path in definitions {
+        let path = path.to_str().context("a path is text")?;
+        let apply = ["apply", "--server-side", "-f", path];
+        control_plane.kubectl(&apply).await?.success().with_context(|| format!("making the kinds of {path} known"))?;
+    }
+    // A definition that nobody has looked at yet has no status, which kubectl takes for an error.
+    let wait = ["wait", "crd", "--all", "--timeout=10s", "--for=condition=Established"];
+    let served = async || Ok(control_plane.kubectl(&wait).await?.code == 0);
+    waiting::until("the kinds are served", waiting::MINUTE, served).await.map(drop)
+}
 
 /// A control plane, and the two repositories that the manifests speak of.
 pub struct GitFleet {

@@ -19,9 +19,9 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::binaries;
 use super::redis::Redis;
 use super::server::{answers, free_port};
+use super::{binaries, make_known};
 use crate::{
     cache::Cache,
     control_plane::ControlPlane,
@@ -88,13 +88,9 @@ impl Argo {
     pub async fn start(control_plane: &ControlPlane, folder: &Path) -> Result<Self> {
         let argo = binaries::Argo::find().await?;
         control_plane.kubectl(&["create", "namespace", NAMESPACE]).await?.success()?;
-        for kind in ["application", "applicationset", "appproject"] {
-            let path = argo.files.join(format!("manifests/crds/{kind}-crd.yaml")).display().to_string();
-            let apply = ["apply", "--server-side", "-f", &path];
-            control_plane.kubectl(&apply).await?.success().context("making Argo CD's kinds known")?;
-        }
-        let every = ["wait", "crd", "--all", "--timeout=60s", "--for=condition=Established"];
-        control_plane.kubectl(&every).await?.success()?;
+        let kinds = ["application", "applicationset", "appproject"];
+        make_known(control_plane, &kinds.map(|kind| argo.files.join(format!("manifests/crds/{kind}-crd.yaml"))))
+            .await?;
         let settings = settings(control_plane)?.to_string();
         control_plane.kubectl_with(&["apply", "-f", "-"], &settings).await?.success().context("writing settings")?;
 

@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::binaries::{self, Controller};
+use super::make_known;
 use super::repository::Commit;
 use super::server::free_port;
 use crate::{
@@ -77,13 +78,7 @@ impl Flux {
     pub async fn start(control_plane: &ControlPlane, folder: &Path) -> Result<Self> {
         let binaries::Flux { source, kustomize, helm } = binaries::Flux::find().await?;
         control_plane.kubectl(&["create", "namespace", NAMESPACE]).await?.success()?;
-        for Controller { program: _, kinds } in [&source, &kustomize, &helm] {
-            let kinds = kinds.to_str().context("a path is text")?;
-            let apply = ["apply", "--server-side", "-f", kinds];
-            control_plane.kubectl(&apply).await?.success().context("making Flux's kinds known")?;
-        }
-        let every = ["wait", "crd", "--all", "--timeout=60s", "--for=condition=Established"];
-        control_plane.kubectl(&every).await?.success()?;
+        make_known(control_plane, &[&source, &kustomize, &helm].map(|controller| controller.kinds.clone())).await?;
         let storage = format!("127.0.0.1:{}", free_port()?);
         let stores = [
             format!("--storage-path={}", folder.join("artifacts").display()),
