@@ -90,8 +90,6 @@ pub enum Reason {
     ForeignDropIn,
     /// A file that is not ours stands where a unit file should.
     ForeignFile,
-    /// A value or file was changed by somebody else and is being put back.
-    Healing,
     /// A value keeps being changed, or a foreign setting wins.
     DriftPersists,
     /// The program of a service is not an executable file.

@@ -10,12 +10,14 @@ pub mod id_set;
 pub mod manifests;
 pub mod measured;
 pub mod names;
+pub mod reference;
 pub mod rules;
 pub mod seconds;
 pub mod slice_request;
 pub mod slice_topology;
 pub mod term;
 pub mod text;
+pub mod told;
 pub mod wishes;
 
 pub use bytes::Bytes;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_crds::hardware::{CpuInventory, NumaNode};
+use lamina_crds::told::{Subject, untold};
 use lamina_crds::wishes::MemoryPolicy;
 use lamina_crds::{Bytes, CpuSet, Hardware, TopologyEntry, UnitKind, UnitName};
 use serde_json::json;
@@ -545,6 +546,10 @@ impl Cluster for ModelCluster {
 
     async fn patch_status(&mut self, _: &str, status: &lamina_crds::HostStateStatus) -> Result<(), ClusterError> {
         self.refuse("patching the status")?;
+        assert_eq!(untold(Subject::Host, &status.conditions), None);
+        for topology in &status.topologies {
+            assert_eq!(untold(Subject::TopologyOnHost, &topology.conditions), None, "{}", topology.name);
+        }
         self.statuses.push(status.clone());
         if let Seen::Object(object) = &mut self.seen {
             object.status = Some(status.clone());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lamina_crds::host_state::ORIGIN_LABEL;
+use lamina_crds::told::{Subject, untold};
 use lamina_crds::{SliceTopologyStatus, Term};
 use serde_json::{Value, json};
 
@@ -345,6 +346,7 @@ impl Cluster for Scene {
         status: &SliceTopologyStatus,
     ) -> Result<RawObject, ClusterError> {
         let attempt = format!("write the status of {}", topology.name);
+        assert_eq!(untold(Subject::Topology, &status.conditions), None, "{attempt}");
         let version = self.next_version();
         self.guard(attempt.clone(), self.topologies.get(&topology.name), topology)?;
         let object = self.topologies.get_mut(&topology.name).expect("guarded");

@@ -218,7 +218,6 @@ fn weakens(reason: Reason) -> bool {
         | Reason::NoDrift
         | Reason::ForeignDropIn
         | Reason::ForeignFile
-        | Reason::Healing
         | Reason::DriftPersists
         | Reason::PendingRestart
         | Reason::NotPresent

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use lamina_crds::conditions::{ConditionType, holds_at};
 use lamina_crds::decode::decode;
 use lamina_crds::host_state::EntryState;
+use lamina_crds::told::{Subject, untold};
 use lamina_crds::{HostStateStatus, SliceTopologySpec, SliceTopologyStatus};
 
 use crate::api::Kind as ObjectKind;
@@ -39,6 +40,19 @@ pub fn wrong(world: &World, wanted: &BTreeMap<&'static str, Rc<SliceTopologySpec
         }
     }
     wrong
+}
+
+/// What an agent tells that is in no list of what can be told.
+pub fn untold_of_host(name: &str, status: &HostStateStatus) -> Vec<String> {
+    let entries = status.topologies.iter();
+    let entries = entries.filter_map(|topology| untold(Subject::TopologyOnHost, &topology.conditions));
+    let told = untold(Subject::Host, &status.conditions).into_iter().chain(entries);
+    told.map(|what| format!("{name} tells of a {what}")).collect()
+}
+
+/// What the operator tells that is in no list of what can be told.
+pub fn untold_of_topology(name: &str, status: &SliceTopologyStatus) -> Option<String> {
+    untold(Subject::Topology, &status.conditions).map(|what| format!("the operator tells of {name}, a {what}"))
 }
 
 /// Ready must be said of everything that is, at the generation that is.

@@ -23,6 +23,7 @@ use crate::api::{ApiServer, Kind as ObjectKind, Precondition, Store};
 use crate::asked::{entries_of, is_selected, mismatches};
 use crate::hand::Hand;
 use crate::host::{Kind, SimulatedHost};
+use crate::judgement::{untold_of_host, untold_of_topology};
 use crate::operators::{SEATS, Seat, Turn};
 use crate::random::Random;
 use crate::story::Story;
@@ -263,6 +264,7 @@ impl World {
                 let operator = self.operators[seat].process.as_mut();
                 let claims = operator.map(|operator| std::mem::take(&mut operator.client.claims)).unwrap_or_default();
                 for (topology, status) in claims.into_iter().filter(|_| is_current) {
+                    self.failures.extend(untold_of_topology(&topology, &status));
                     self.judge_topology(&topology, &status);
                 }
             }
@@ -297,6 +299,7 @@ impl World {
         let claim = client.claim.take();
         let unchanged = claim.as_ref().is_some_and(|(_, effects)| *effects == self.fuse.host_effects());
         if let Some((status, _)) = claim.filter(|_| unchanged) {
+            self.failures.extend(untold_of_host(name, &status));
             self.judge_host(name, &status);
         }
         let Some(site) = self.hosts.get_mut(name) else { return };
