@@ -89,7 +89,9 @@ impl Standing {
         let is_weak = lack.is_some() || trouble.as_ref().is_some_and(|trouble| weakens(trouble.reason));
         let strength = if is_weak { Strength::Degraded } else { Strength::Full };
         let host = facts.name.to_owned();
-        Self { host, state, updated, trouble: trouble.or_else(|| lack.clone()), lack, strength }
+        // What a slice gets less, by consent, is not what a change waits for.
+        let trouble = if state == StandingState::InProgress { trouble } else { trouble.or_else(|| lack.clone()) };
+        Self { host, state, updated, trouble, lack, strength }
     }
 }
 
