@@ -32,3 +32,4 @@ generate:
 	@cargo run --quiet -p lamina-crds --bin crdgen
 	@cargo run --quiet -p lamina-e2e --bin lamina-chart
 	@cargo run --quiet -p lamina-endpoint
+	@cargo run --quiet -p lamina-e2e --bin lamina-docs

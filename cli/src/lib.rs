@@ -22,6 +22,7 @@ pub mod manual;
 pub mod outcome;
 pub mod plan;
 pub mod plan_table;
+pub mod reference;
 pub mod settings;
 pub mod shape;
 pub mod source;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lamina_cli::arguments::Arguments;
 use lamina_cli::commands::run;
-use lamina_cli::outcome::Outcome;
+use lamina_cli::outcome::ERROR;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -13,16 +13,14 @@ fn main() -> ExitCode {
         Err(asked) => {
             // clap's own exit code for mistakes is 2, which means something else here. A reader who left is no fault.
             let _ = asked.print();
-            return ExitCode::from(u8::from(asked.use_stderr()));
+            return if asked.use_stderr() { ExitCode::from(ERROR) } else { ExitCode::SUCCESS };
         }
     };
     match run(&arguments) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Changes) => ExitCode::from(2),
-        Ok(Outcome::Incomplete) => ExitCode::FAILURE,
+        Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             eprintln!("kubectl-lamina: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(ERROR)
         }
     }
 }
