@@ -69,7 +69,7 @@ async fn the_kinds_are_accepted_without_a_warning() {
 #[tokio::test]
 async fn the_examples_are_accepted_word_for_word() {
     let (_, client, _) = with_kinds().await;
-    for name in ["orchestrator.yaml", "smallest.yaml", "every-field.yaml"] {
+    for name in ["first.yaml", "orchestrator.yaml", "smallest.yaml", "every-field.yaml"] {
         let object: Value = serde_yaml::from_str(&examples::read(name).expect(name)).expect(name);
         let rehearsed = create(&client, TOPOLOGIES, &object, true).await.expect("an answer");
         assert!(rehearsed.is_success(), "{name}: {}", rehearsed.message());
