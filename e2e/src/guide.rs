@@ -24,6 +24,68 @@ pub fn blocks(page: &str, reader: &str, settings: &[(&str, &str)]) -> Vec<String
     blocks
 }
 
+/// One command of a session on a page, and what it answers there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The host whose prompt it stands behind; none for whoever administers the cluster.
+    pub host: Option<String>,
+    /// The command.
+    pub line: String,
+    /// The lines below it, up to the next prompt.
+    pub answer: Vec<String>,
+}
+
+/// The commands of all sessions of a page whose fence bears this word, as in "```console quickstart".
+pub fn steps(page: &str, word: &str) -> Vec<Step> {
+    let fence = format!("```console {word}");
+    let mut steps: Vec<Step> = Vec::new();
+    let mut is_open = false;
+    for line in page.lines() {
+        match (is_open, prompt(line)) {
+            (false, _) => is_open = line == fence,
+            (true, _) if line == "```" => is_open = false,
+            (true, Some((host, line))) => steps.push(Step { host, line: line.to_owned(), answer: Vec::new() }),
+            (true, None) => steps.last_mut().into_iter().for_each(|step| step.answer.push(line.to_owned())),
+        }
+    }
+    steps
+}
+
+/// What stands behind `$ ` or `host-1# `.
+fn prompt(line: &str) -> Option<(Option<String>, &str)> {
+    let (prompt, rest) = line.split_once(' ')?;
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|symbol| symbol.is_alphanumeric() || symbol == '-');
+    match prompt.strip_suffix('#') {
+        Some(host) if is_name(host) => Some((Some(host.to_owned()), rest)),
+        None if prompt == "$" => Some((None, rest)),
+        Some(_) | None => None,
+    }
+}
+
+/// Whether an answer is what the page says. Columns may be wider or narrower, and the last one may be another age.
+pub fn agrees(written: &[String], found: &str) -> bool {
+    let found: Vec<&str> = found.lines().filter(|line| !line.trim().is_empty()).collect();
+    written.len() == found.len() && written.iter().zip(found).all(|(written, found)| words(written) == words(found))
+}
+
+fn words(line: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    if words.len() > 1 && words.last().is_some_and(|word| is_age(word)) {
+        words.pop();
+    }
+    words
+}
+
+/// An age as kubectl prints it: `9s`, `2m15s`, `3d`.
+fn is_age(word: &str) -> bool {
+    let parts: Vec<&str> = word.split_inclusive(['s', 'm', 'h', 'd']).collect();
+    let is_part = |part: &&str| {
+        let digits = part.trim_end_matches(['s', 'm', 'h', 'd']);
+        digits.len() < part.len() && digits.parse::<u32>().is_ok()
+    };
+    !parts.is_empty() && parts.iter().all(is_part)
+}
+
 fn set(line: &str, settings: &[(&str, &str)]) -> String {
     let setting = settings.iter().find(|(name, _)| line.starts_with(&format!("{name}=")));
     setting.map_or_else(|| line.to_owned(), |(name, value)| format!("{name}={value}"))
@@ -38,5 +100,17 @@ mod tests {
         let page = "Text\n```sh admin\nHOST=a # yours\nkubectl get $HOST\n```\n```sh host\nls\n```\n```sh\nno\n```\n";
         assert_eq!(blocks(page, ADMIN, &[("HOST", "b")]), ["HOST=b\nkubectl get $HOST\n"]);
         assert_eq!(blocks(page, HOST, &[]), ["ls\n"]);
+    }
+
+    #[test]
+    fn a_session_is_commands_and_their_answers() {
+        let page = "```console\n$ no\n```\n```console tour\n$ kubectl get x\nNAME AGE\na    9s\nhost-1# ls\n```\n";
+        let found = steps(page, "tour");
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].host.as_deref(), found[0].line.as_str()), (None, "kubectl get x"));
+        assert!(agrees(&found[0].answer, "NAME   AGE\na      2m15s\n"));
+        assert!(!agrees(&found[0].answer, "NAME   AGE\nb      2m15s\n"));
+        assert_eq!((found[1].host.as_deref(), found[1].line.as_str()), (Some("host-1"), "ls"));
+        assert!(agrees(&found[1].answer, "") && !is_age("4s2") && !is_age("s") && is_age("3d"));
     }
 }

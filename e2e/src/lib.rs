@@ -23,6 +23,7 @@ pub mod packages;
 pub mod program;
 pub mod progress;
 pub mod prometheus;
+pub mod reader;
 pub mod registry;
 pub mod relay;
 pub mod tether;
