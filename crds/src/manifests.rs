@@ -1,20 +1,29 @@
 //! Decides how the two kinds are told to the API server: the derived schemas, put into words that Kubernetes knows.
 
 use kube::CustomResourceExt;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::{HostState, SliceTopology, cel};
+use crate::{HostState, HostStateSpec, HostStateStatus, SliceTopology, SliceTopologySpec, SliceTopologyStatus, cel};
 
 /// The manifests by file name, as YAML: one CRD per file.
 pub fn manifests() -> Vec<(&'static str, String)> {
-    vec![
-        ("hoststates.yaml", yaml(&manifest(&HostState::crd()))),
-        ("slicetopologies.yaml", yaml(&explained(manifest(&SliceTopology::crd())))),
-    ]
+    vec![("hoststates.yaml", yaml(&host_state())), ("slicetopologies.yaml", yaml(&slice_topology()))]
+}
+
+/// The kind that users write.
+pub fn slice_topology() -> Value {
+    explained(described::<SliceTopologySpec, SliceTopologyStatus>(manifest(&SliceTopology::crd())))
+}
+
+/// The kind that operator and agents write.
+pub fn host_state() -> Value {
+    described::<HostStateSpec, HostStateStatus>(manifest(&HostState::crd()))
 }
 
 /// One CRD in the form in which it is applied.
-pub fn manifest(derived: &impl serde::Serialize) -> Value {
+fn manifest(derived: &impl serde::Serialize) -> Value {
     let mut crd = serde_json::to_value(derived).expect("a derived CRD is plain data");
     crd["metadata"]["annotations"] = json!({
         // Uninstalling the chart must never unpin a host: the kinds, and with them all objects, stay.
@@ -65,6 +74,36 @@ fn correct_node(fields: &mut Map<String, Value>) {
     }
 }
 
+/// The manifest with each field's own description. Where a field may be absent and its type is a closed list of words, the
+/// derived schema tells of the type what should be told of the field.
+fn described<Spec: JsonSchema, Status: JsonSchema>(mut crd: Value) -> Value {
+    let told = |settings: SchemaSettings| settings.with(|settings| settings.inline_subschemas = true);
+    let generator = || told(SchemaSettings::draft2020_12()).into_generator();
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    describe(&mut schema["spec"], &generator().into_root_schema_for::<Spec>().to_value());
+    describe(&mut schema["status"], &generator().into_root_schema_for::<Status>().to_value());
+    crd
+}
+
+/// Carries the descriptions of fields from what is told of the type to the schema.
+fn describe(schema: &mut Value, told: &Value) {
+    let choices = ["anyOf", "allOf"].into_iter().filter_map(|keyword| told[keyword].as_array()).flatten();
+    for part in std::iter::once(told).chain(choices) {
+        for (name, field) in part["properties"].as_object().into_iter().flatten() {
+            let Some(node) = schema["properties"].get_mut(name) else { continue };
+            if field["description"].is_string() {
+                node["description"] = field["description"].clone();
+            }
+            describe(node, field);
+        }
+        for keyword in ["items", "additionalProperties"] {
+            if part[keyword].is_object() && schema[keyword].is_object() {
+                describe(&mut schema[keyword], &part[keyword]);
+            }
+        }
+    }
+}
+
 /// The manifest of what people write: every pattern that has words gets them.
 fn explained(mut crd: Value) -> Value {
     explain(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]);
@@ -110,7 +149,7 @@ mod tests {
 
     fn schemas() -> Vec<Value> {
         let schema = |crd: &Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
-        vec![schema(&manifest(&SliceTopology::crd())), schema(&manifest(&HostState::crd()))]
+        vec![schema(&slice_topology()), schema(&host_state())]
     }
 
     #[test]
@@ -139,6 +178,19 @@ mod tests {
                 };
                 assert!(node[bound].is_u64(), "{path} has no {bound}");
             }
+        }
+    }
+
+    #[test]
+    fn a_field_says_what_it_means_and_not_what_its_type_is() {
+        let spec = &schemas()[0]["properties"]["spec"]["properties"];
+        for (field, meaning) in [
+            (&spec["adoption"], "Refuse (the default meaning)"),
+            (&spec["deletionPolicy"], "Retain (the default meaning)"),
+            (&spec["slices"]["items"]["properties"]["cpu"]["properties"]["siblings"], "Take (the default meaning)"),
+        ] {
+            let told = field["description"].as_str().unwrap_or_default();
+            assert!(told.replace('\n', " ").contains(meaning), "{told}");
         }
     }
 

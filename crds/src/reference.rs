@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::conditions::{ConditionStatus, ConditionType, Reason};
-use crate::manifests::manifest;
+use crate::manifests::{host_state, slice_topology};
 use crate::told::{Subject, Telling, remedy, tellings};
-use crate::{HostState, SliceTopology};
 
 const SUBJECTS: [(Subject, &str, &str); 3] = [
     (
@@ -104,8 +102,8 @@ pub fn fields() -> String {
                     meant then. Unknown fields are refused. `[]` is each item of a list, `{}` each value of a map.\n"
         .to_owned();
     let kinds = [
-        ("SliceTopology", "what users write", manifest(&SliceTopology::crd())),
-        ("HostState", "what the operator writes for one host, and what its agent reports", manifest(&HostState::crd())),
+        ("SliceTopology", "what users write", slice_topology()),
+        ("HostState", "what the operator writes for one host, and what its agent reports", host_state()),
     ];
     for (kind, what, crd) in kinds {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
