@@ -1,6 +1,8 @@
 //! What `kubectl lamina verify` and `top` say of a real host is what the host's own tools say in the same second:
 //! systemctl, taskset, numastat. On the host itself, and of its agent by way of the API server.
 
+#![expect(clippy::disallowed_methods, reason = "it tells how long a probe waits")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The verbs that ask a cluster, with a kubectl that answers out of files: what it is asked, and what is made of that.
 
+#![expect(clippy::disallowed_methods, reason = "runs a program that finds another on its path")]
+
 use std::path::Path;
 
 use serde_json::{Value, json};

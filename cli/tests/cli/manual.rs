@@ -1,5 +1,7 @@
 //! The pages of the manual and what shells are told, as the program prints them.
 
+#![expect(clippy::disallowed_methods, reason = "it looks for pages and for other programs")]
+
 use crate::program::{golden, program, run};
 
 fn verbs() -> Vec<String> {

@@ -63,6 +63,7 @@ pub fn uptime_microseconds() -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make files of their own")]
 mod tests {
     use lamina_crds::TopologyName;
 
