@@ -53,6 +53,8 @@ pub struct Shown {
     pub health: String,
     /// What it last did, or does.
     pub operation: Operation,
+    /// What keeps it from comparing the cluster with the commit.
+    pub faults: Vec<String>,
     /// Its objects, as in `SliceTopology/orchestrator`.
     pub objects: BTreeMap<String, Object>,
 }
@@ -202,6 +204,7 @@ impl Shown {
                 started: word(&operation["startedAt"]),
                 refused: refused.map(|result| (name(result), word(&result["message"]))).collect(),
             },
+            faults: list(&status["conditions"]).iter().map(|fault| word(&fault["message"])).collect(),
             objects: list(&status["resources"]).iter().map(|found| (name(found), object(found))).collect(),
         }
     }
