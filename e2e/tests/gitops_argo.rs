@@ -53,7 +53,7 @@ struct ArgoFleet {
 
 impl ArgoFleet {
     async fn story(&mut self) -> Result<()> {
-        self.from_git_to_healthy().await?;
+        self.an_empty_cluster_becomes_healthy().await?;
         self.a_good_commit_is_healthy().await?;
         self.a_bad_commit_is_degraded_and_a_better_one_recovers().await?;
         println!("\nfrom commit to what Argo CD shows:\n{}", self.times.told());
@@ -66,7 +66,7 @@ impl ArgoFleet {
     }
 
     /// Lamina and the first topology out of an empty cluster, from the manifests that users copy.
-    async fn from_git_to_healthy(&mut self) -> Result<()> {
+    async fn an_empty_cluster_becomes_healthy(&mut self) -> Result<()> {
         let git = &self.git;
         git.fleet
             .kubectl(&[
@@ -147,7 +147,7 @@ impl ArgoFleet {
         let expected = [
             ("fine", "Healthy", "1 of 1 host"),
             ("nowhere", "Progressing", "no host"),
-            ("huge", "Degraded", "huge"),
+            ("huge", "Degraded", "64 whole cores"),
             ("steady", "Suspended", "1 host waits"),
         ];
         let are_as_expected = |shown: &Shown| {

@@ -48,7 +48,7 @@ struct FluxFleet {
 
 impl FluxFleet {
     async fn story(&mut self) -> Result<()> {
-        self.from_git_to_ready().await?;
+        self.an_empty_cluster_becomes_ready().await?;
         self.a_good_commit_is_ready().await?;
         self.a_bad_commit_fails_and_a_better_one_recovers().await?;
         println!("\nfrom commit to verdict:\n{}", self.times.told());
@@ -59,7 +59,7 @@ impl FluxFleet {
     }
 
     /// Lamina and the first topology out of an empty cluster, from the manifests that users copy.
-    async fn from_git_to_ready(&mut self) -> Result<()> {
+    async fn an_empty_cluster_becomes_ready(&mut self) -> Result<()> {
         let git = &self.git;
         git.repository.write("lamina/release.yaml", &git.manifest("flux/lamina/release.yaml")?)?;
         git.write(STEADY, &topology("steady", 2))?;
