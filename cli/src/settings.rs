@@ -102,12 +102,13 @@ fn service_settings(before: &[ServiceEntry], after: &[ServiceEntry]) -> Vec<Sett
     changed
 }
 
-/// Limits are live; values that follow from the host never restart; the rest is up to the service's `onChange`.
+/// Limits are live, and so is what systemd does when the service ends; values that follow from the host never restart; the
+/// rest is up to the service's `onChange`.
 fn effect(field: &str, before: &ServiceEntry, after: &ServiceEntry) -> Effect {
     let own = |service: &ServiceEntry| -> Vec<ResolvedEnv> {
         service.env.iter().filter(|variable| !variable.derived).cloned().collect()
     };
-    if field.starts_with("memory.") || field.starts_with("tasks.") {
+    if ["memory.", "tasks.", "restart."].iter().any(|live| field.starts_with(live)) {
         return Effect::Live;
     }
     if field == "onChange" || (field == "env" && own(before) == own(after)) {
@@ -159,4 +160,26 @@ fn collect(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
 pub fn shown(value: &str) -> String {
     let text: String = value.chars().take(LONGEST_VALUE).flat_map(char::escape_debug).collect();
     if value.chars().count() > LONGEST_VALUE { text + "…" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_systemd_reads_when_a_service_ends_is_live() {
+        let service = json!({ "unit": "shop-web.service", "slice": "shop-front.slice", "command": ["/bin/web"], "user": "web",
+            "restart": { "policy": "OnFailure", "delay": "5s" }, "onChange": "Restart" });
+        let service: ServiceEntry = serde_json::from_value(service).expect("a service");
+        for (field, expected) in [
+            ("restart.delay", Effect::Live),
+            ("memory.max", Effect::Live),
+            ("command", Effect::Restart),
+            ("rlimits.nofile", Effect::Restart),
+        ] {
+            assert_eq!(effect(field, &service, &service), expected, "{field}");
+        }
+    }
 }
