@@ -139,10 +139,22 @@ impl WideFormat {
         }
     }
 
-    /// Whether people read all of it.
-    pub fn is_wide(self) -> bool {
-        self == Self::Wide
+    /// How much of it people read.
+    pub fn detail(self) -> Detail {
+        match self {
+            Self::Wide => Detail::Wide,
+            Self::Table | Self::Json | Self::Yaml => Detail::Short,
+        }
     }
+}
+
+/// How much is told to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What most come for.
+    Short,
+    /// Everything that is known.
+    Wide,
 }
 
 /// When colours are written.
@@ -192,17 +204,25 @@ pub struct StatusArguments {
     pub cluster: ClusterArguments,
 }
 
-/// What `verify` is told.
+/// Whom a verb looks at, and how often.
 #[derive(Debug, Args)]
-pub struct VerifyArguments {
+pub struct LookArguments {
     /// A host of a cluster; without it, this machine.
     pub host: Option<String>,
-    /// Measures again and again.
+    /// Looks again and again.
     #[arg(short, long)]
     pub watch: bool,
     /// The time between two looks.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
     pub interval: Seconds,
+}
+
+/// What `verify` is told.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Whom to look at.
+    #[command(flatten)]
+    pub look: LookArguments,
     /// The form of the answer; wide: with services, threads, memory by NUMA node and settings.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: WideFormat,
@@ -214,14 +234,9 @@ pub struct VerifyArguments {
 /// What `top` is told.
 #[derive(Debug, Args)]
 pub struct TopArguments {
-    /// A host of a cluster; without it, this machine.
-    pub host: Option<String>,
-    /// Looks again and again.
-    #[arg(short, long)]
-    pub watch: bool,
-    /// The time between two looks.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    pub interval: Seconds,
+    /// Whom to look at.
+    #[command(flatten)]
+    pub look: LookArguments,
     /// The form of the answer; wide: with every limit, the CPUs, and how much tasks waited.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: WideFormat,

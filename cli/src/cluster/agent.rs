@@ -1,6 +1,8 @@
 //! Decides which pod is a host's agent and whether it can be asked, and asks it by way of the API server.
 
+use anyhow::Context;
 use lamina_crds::host_state::AgentForm;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::kubectl::Kubectl;
@@ -26,6 +28,15 @@ pub fn ask(kubectl: &Kubectl, host: &Host, path: &str) -> Result<String, String>
     let pods = kubectl.agents().map_err(|error| format!("{error:#}"))?;
     let pod = pod_on(&pods, &host.name).map_err(|error| format!("{error} in namespace {}", kubectl.namespace()))?;
     kubectl.from_pod(&pod.name, pod.port, path).map_err(|error| format!("{error:#}"))
+}
+
+/// What an agent's answer means.
+///
+/// # Errors
+/// Fails when the agent speaks in another form.
+pub fn understood<T: DeserializeOwned>(answer: &str, host: &Host) -> anyhow::Result<T> {
+    serde_json::from_str(answer)
+        .with_context(|| format!("read what the agent of {} answers; is it of another version?", host.name))
 }
 
 /// The pod of the agent on this host.

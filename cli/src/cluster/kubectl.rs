@@ -45,14 +45,22 @@ impl Kubectl {
         self.answer(&["get", &KINDS.join(","), "--output=json", PATIENCE])
     }
 
-    /// One host and all topologies, each as JSON.
+    /// One host, as JSON.
     ///
     /// # Errors
     /// Fails with kubectl's own words, also when there is no such host.
-    pub fn host(&self, name: &str) -> Result<[String; 2]> {
-        let [topologies, hosts] = KINDS;
-        let host = self.answer(&["get", hosts, "--output=json", PATIENCE, "--", name])?;
-        Ok([host, self.answer(&["get", topologies, "--output=json", PATIENCE])?])
+    pub fn host(&self, name: &str) -> Result<String> {
+        let [_, hosts] = KINDS;
+        self.answer(&["get", hosts, "--output=json", PATIENCE, "--", name])
+    }
+
+    /// All topologies, as one list in JSON.
+    ///
+    /// # Errors
+    /// Fails with kubectl's own words.
+    pub fn topologies(&self) -> Result<String> {
+        let [topologies, _] = KINDS;
+        self.answer(&["get", topologies, "--output=json", PATIENCE])
     }
 
     /// The Lease of one host's agent.

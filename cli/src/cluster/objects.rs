@@ -75,6 +75,15 @@ impl Objects {
         Ok(objects)
     }
 
+    /// The host among them.
+    ///
+    /// # Errors
+    /// Fails when it is not.
+    pub fn host(self, name: &str) -> Result<Host> {
+        let mut hosts = self.hosts.into_iter();
+        hosts.find(|host| host.name == name).with_context(|| format!("{name} is no host of this cluster"))
+    }
+
     /// Notes when agents were last heard, from their Leases.
     ///
     /// # Errors

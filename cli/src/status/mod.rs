@@ -9,7 +9,7 @@ pub mod told;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::arguments::StatusArguments;
+use crate::arguments::{Detail, StatusArguments};
 use crate::cluster::{Kubectl, News, Objects};
 use crate::drawing::Colour;
 use crate::formatted::formatted;
@@ -17,7 +17,7 @@ use crate::outcome::Outcome;
 use crate::terminal::{self, Reader};
 use names::Names;
 use standing::{Status, status};
-use told::{Detail, told};
+use told::told;
 
 /// Tells how things stand.
 ///
@@ -66,8 +66,7 @@ fn show(arguments: &StatusArguments, names: &Names, status: &Status, colour: Col
     let text = match arguments.output.for_programs() {
         Some(format) => formatted(format, status)?,
         None => {
-            let is_whole = arguments.output.is_wide() || !names.is_empty();
-            let detail = if is_whole { Detail::Whole } else { Detail::Short };
+            let detail = if names.is_empty() { arguments.output.detail() } else { Detail::Wide };
             told(status, detail, terminal::width(), colour, Timestamp::now())
         }
     };

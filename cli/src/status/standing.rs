@@ -4,6 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use lamina_crds::conditions::{Condition, ConditionStatus, ConditionType, Reason, find};
 use lamina_crds::host_state::{SliceStatus, TopologyStatus};
+use lamina_crds::measured::API_VERSION;
 use lamina_crds::slice_topology::HostCounts;
 use lamina_crds::{HostStateStatus, SliceTopologyStatus, TopologyEntry};
 use serde::Serialize;
@@ -135,7 +136,7 @@ pub fn status(objects: &Objects, names: &Names, now: Timestamp) -> Status {
         objects.hosts.iter().flat_map(|host| host_lines(host, silence(host, objects, now).as_ref(), names)).collect();
     topologies.sort_by_key(|line| line.verdict.standing);
     hosts.sort_by_key(|line| line.verdict.standing);
-    Status { api_version: "lamina.dev/v1alpha1", kind: "FleetStatus", topologies, hosts }
+    Status { api_version: API_VERSION, kind: "FleetStatus", topologies, hosts }
 }
 
 impl Status {

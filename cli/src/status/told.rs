@@ -9,25 +9,18 @@ use lamina_crds::host_state::SliceStatus;
 
 use super::standing::{HostLine, ServiceLine, Standing, Status, TopologyLine, Verdict};
 use crate::age::age;
+use crate::arguments::Detail;
 use crate::drawing::{Colour, Ink, counted, inked};
 use crate::table::{row, table_within};
 
-/// How much is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// Topologies, and hosts on which not all is well.
-    Short,
-    /// Every host, with slices, services and conditions.
-    Whole,
-}
-
-/// The status in words.
+/// The status in words: topologies, and hosts on which not all is well; wide every host, with slices, services and
+/// conditions.
 pub fn told(status: &Status, detail: Detail, width: usize, colour: Colour, now: Timestamp) -> String {
     let Status { api_version: _, kind: _, topologies, hosts } = status;
-    let is_told = |line: &&HostLine| detail == Detail::Whole || !line.verdict.standing.is_well();
+    let is_told = |line: &&HostLine| detail == Detail::Wide || !line.verdict.standing.is_well();
     let hosts: Vec<&HostLine> = hosts.iter().filter(is_told).collect();
     let mut parts = vec![of_topologies(topologies, now), of_hosts(&hosts, now)];
-    if detail == Detail::Whole {
+    if detail == Detail::Wide {
         parts.extend([of_slices(&hosts), of_services(&hosts), of_conditions(topologies, &hosts, now)]);
     }
     parts.retain(|part| part.len() > 1);
@@ -121,6 +114,7 @@ fn why(Verdict { standing: _, since: _, reason, message }: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lamina_crds::measured::API_VERSION;
     use lamina_crds::slice_topology::HostCounts;
 
     use super::*;
@@ -169,7 +163,7 @@ mod tests {
             conditions: Vec::new(),
         };
         Status {
-            api_version: "lamina.dev/v1alpha1",
+            api_version: API_VERSION,
             kind: "FleetStatus",
             topologies: vec![topology],
             hosts: vec![host("host-9", Standing::Stalled), host("host-7", Standing::Ready)],
@@ -185,7 +179,7 @@ mod tests {
                         \u{20}                                  install it, the unit was not changed\n\n\
                         not as asked: 1 topology, 1 host\n";
         assert_eq!(told(&status(), Detail::Short, 80, Colour::None, at(185)), expected);
-        let whole = told(&status(), Detail::Whole, 200, Colour::None, at(185));
+        let whole = told(&status(), Detail::Wide, 200, Colour::None, at(185));
         assert!(whole.contains("host-7  shop      Ready     3m"), "{whole}");
         assert!(whole.contains("host-9  shop-web.slice  0-7   0      4/5"), "{whole}");
         assert!(whole.contains("host-7  shop-cart.service  Ready"), "{whole}");

@@ -11,13 +11,12 @@ use lamina_crds::measured::{HostUsage, USAGE_PATH};
 
 use crate::arguments::TopArguments;
 use crate::cluster::objects::Host;
-use crate::cluster::{Kubectl, agent};
+use crate::cluster::{Kubectl, Objects, agent};
 use crate::formatted::formatted;
 use crate::here;
 use crate::outcome::Outcome;
 use crate::terminal::{self, Reader};
-use crate::verify::look_up;
-use told::{Detail, told};
+use told::told;
 use used::{Used, is_later, used};
 
 /// Answers out of the agent's cache are the same for a second: so often another is asked for.
@@ -29,15 +28,15 @@ const MOST_LOOKS: usize = 3;
 /// Fails when the host cannot be looked at.
 pub fn run(arguments: &TopArguments) -> Result<Outcome> {
     let subject = Subject::of(arguments)?;
-    let pause = Duration::from_secs(arguments.interval.get().into());
+    let pause = Duration::from_secs(arguments.look.interval.get().into());
     let mut first = subject.look()?;
     loop {
         let second = later(&subject, &first, pause)?;
-        if arguments.watch {
+        if arguments.look.watch {
             terminal::between(arguments.output);
         }
         let reader = show(arguments, &used(&first, second.clone()))?;
-        if !arguments.watch || reader == Reader::Left {
+        if !arguments.look.watch || reader == Reader::Left {
             return Ok(Outcome::Done);
         }
         first = second;
@@ -52,9 +51,9 @@ enum Subject {
 
 impl Subject {
     fn of(arguments: &TopArguments) -> Result<Self> {
-        let Some(name) = &arguments.host else { return Ok(Self::Here) };
+        let Some(name) = &arguments.look.host else { return Ok(Self::Here) };
         let kubectl = Kubectl::of(&arguments.cluster);
-        let (host, _) = look_up(&kubectl, name)?;
+        let host = Objects::read(&kubectl.host(name)?)?.host(name)?;
         Ok(Self::Agent { kubectl, host: Box::new(host) })
     }
 
@@ -64,8 +63,7 @@ impl Subject {
             Self::Agent { kubectl, host } => (kubectl, host),
         };
         match agent::ask(kubectl, host, USAGE_PATH) {
-            Ok(answer) => serde_json::from_str(&answer)
-                .with_context(|| format!("read what the agent of {} answers; is it of another version?", host.name)),
+            Ok(answer) => agent::understood(&answer, host),
             Err(why) => bail!("{}: {why}; run `kubectl-lamina top` on the host itself", host.name),
         }
     }
@@ -88,7 +86,7 @@ fn later(subject: &Subject, first: &HostUsage, pause: Duration) -> Result<HostUs
 fn show(arguments: &TopArguments, used: &Used) -> Result<Reader> {
     let text = match arguments.output.for_programs() {
         Some(format) => formatted(format, used)?,
-        None => told(used, if arguments.output.is_wide() { Detail::Wide } else { Detail::Short }),
+        None => told(used, arguments.output.detail()),
     };
     terminal::print(&text).context("write the answer")
 }

@@ -1,20 +1,12 @@
 //! Decides how what is used is told to people: slices with their services below them; wide also limits and waiting.
 
 use super::used::{UnitUsed, Used};
+use crate::arguments::Detail;
 use crate::drawing::amount;
 use crate::plan::own_name;
 use crate::table::table;
 
-/// How much is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// What is used, and of how much.
-    Short,
-    /// Every limit, which CPUs, and how much tasks waited.
-    Wide,
-}
-
-/// The answer in words.
+/// The answer in words: what is used, and of how much; wide every limit, which CPUs, and how much tasks waited.
 pub fn told(used: &Used, detail: Detail) -> String {
     if used.units.is_empty() {
         return format!("{}: no topology is held here\n", used.host);

@@ -7,23 +7,15 @@ use lamina_crds::measured::{ComparedSetting, Pages, ThreadGroup, VerifiedService
 
 use super::answer::{Answer, ServiceCount, SliceRow, Source, ThreadCount, Verdict};
 use crate::age::age;
+use crate::arguments::Detail;
 use crate::drawing::{Colour, Ink, amount, counted, inked};
 use crate::plan::own_name;
 use crate::table::{paragraph, row, table_within};
 
-/// How much is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// A line for each slice.
-    Slices,
-    /// Services, threads, memory and settings, too.
-    Everything,
-}
-
-/// The answer in words.
+/// The answer in words: a line for each slice; wide services, threads, memory and settings, too.
 pub fn told(answer: &Answer, detail: Detail, width: usize, colour: Colour, now: Timestamp) -> String {
     let mut parts = vec![slices(answer, width)];
-    if detail == Detail::Everything {
+    if detail == Detail::Wide {
         parts.extend([services(answer, width), memory(answer, width), settings(answer, width)]);
     }
     let fault = |fault: &String| inked(colour, Ink::Bold, paragraph(fault, width).trim_end()) + "\n";
@@ -227,7 +219,7 @@ fanout   4 cores near control        16-19     16-19   31 in    -
 
 host-7: everything is as asked, measured now
 ";
-        assert_eq!(plain(&measured(host(), Source::Here, &wishes()), Detail::Slices), expected);
+        assert_eq!(plain(&measured(host(), Source::Here, &wishes()), Detail::Short), expected);
     }
 
     #[test]
@@ -249,15 +241,15 @@ changed settings take effect when these are restarted:
 
 host-7: 2 differences, measured now
 ";
-        let told = plain(&answer, Detail::Slices);
+        let told = plain(&answer, Detail::Short);
         assert_eq!(told, expected, "{told}");
-        let coloured = super::told(&answer, Detail::Slices, 80, Colour::Codes, now());
+        let coloured = super::told(&answer, Detail::Short, 80, Colour::Codes, now());
         assert_eq!(coloured.replace("\x1b[1m", "").replace("\x1b[0m", ""), expected);
     }
 
     #[test]
     fn wide_tells_services_threads_nodes_and_settings() {
-        let told = plain(&measured(broken_host(), Source::Here, &wishes()), Detail::Everything);
+        let told = plain(&measured(broken_host(), Source::Here, &wishes()), Detail::Wide);
         for line in [
             "SERVICE  SLICE    STATE    THREADS  MAY RUN ON  NODES  IDS",
             "api      control  running  2        0-19        0      4711 4712",
@@ -283,7 +275,7 @@ not measured now: its agent is a service of the host
 
 host-9: everything is as asked, as its agent said last; it was heard 12s ago
 ";
-        assert_eq!(plain(&answer, Detail::Slices), expected);
+        assert_eq!(plain(&answer, Detail::Short), expected);
     }
 
     #[test]
