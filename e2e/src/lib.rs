@@ -20,6 +20,7 @@ pub mod lab;
 pub mod monitoring_kinds;
 pub mod node;
 pub mod packages;
+pub mod port;
 pub mod program;
 pub mod progress;
 pub mod prometheus;

@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "it writes the server's settings")]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use tokio::process::Command;
 use crate::cache::{Cache, Key};
 use crate::fleet::waiting;
 use crate::host::process::{Lifetime, Process};
+use crate::port::free_port;
 use crate::program::output_of;
 use crate::unpacked;
 
@@ -39,9 +39,7 @@ impl Prometheus {
     /// Starts one that asks these targets every second and judges these rules; it answers when this returns.
     pub async fn start(cache: &Cache, folder: &Path, targets: &[Target], rules: &Path) -> Result<Self> {
         let programs = programs(cache).await?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on 127.0.0.1")?;
-        let address = listener.local_addr().context("reading a port")?.to_string();
-        drop(listener);
+        let address = format!("127.0.0.1:{}", free_port()?);
         let settings = folder.join(SETTINGS);
         // JSON is YAML.
         std::fs::write(&settings, settings_for(targets, rules).to_string())

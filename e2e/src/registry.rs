@@ -1,6 +1,6 @@
 //! A registry of images on loopback: Debian's own, unpacked beside the machine and never installed.
 
-use std::{net::TcpListener, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use lamina_images::registry::Registry as Client;
@@ -9,6 +9,7 @@ use crate::{
     cache::{Cache, Key},
     fleet::waiting,
     host::process::{Lifetime, Process},
+    port::free_port,
     unpacked,
 };
 
@@ -31,9 +32,7 @@ impl Registry {
                 unpacked::unpack(&["bookworm"], &["docker-registry".to_owned()], folder).await
             })
             .await?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on 127.0.0.1")?;
-        let port = listener.local_addr().context("reading a port")?.port();
-        drop(listener);
+        let port = free_port()?;
         write(&folder.join(SETTINGS), &settings(folder, port))?;
         let arguments = ["serve", SETTINGS].map(str::to_owned);
         let program = entry.join("usr/bin/docker-registry");

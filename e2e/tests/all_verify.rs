@@ -15,6 +15,7 @@ use lamina_e2e::fleet::{NAMESPACE, waiting};
 use lamina_e2e::host::{Host, HostSpec};
 use lamina_e2e::identity::Identity;
 use lamina_e2e::image::Suite;
+use lamina_e2e::port::free_port;
 use lamina_e2e::program::built;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -337,9 +338,4 @@ fn own_address() -> Result<IpAddr> {
     let address = socket.local_addr().context("reading an address")?.ip();
     ensure!(!address.is_loopback(), "this machine has no address but those of loopback");
     Ok(address)
-}
-
-fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on 127.0.0.1")?;
-    Ok(listener.local_addr().context("reading a port")?.port())
 }

@@ -12,6 +12,7 @@ use lamina_e2e::fleet::waiting;
 use lamina_e2e::host::HostSpec;
 use lamina_e2e::host::scratch::Scratch;
 use lamina_e2e::image::Suite;
+use lamina_e2e::port::free_port;
 use lamina_e2e::prometheus::{Prometheus, Target, promtool};
 use lamina_endpoint::catalog::{ALL, Kind};
 use serde_json::Value;
@@ -131,9 +132,4 @@ impl Seen {
         tokio::time::sleep(Duration::from_secs(2)).await;
         self.becomes("count(lamina_host_cpus) or vector(0)", "0").await
     }
-}
-
-fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on 127.0.0.1")?;
-    Ok(listener.local_addr().context("reading a port")?.port())
 }

@@ -20,13 +20,14 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::redis::Redis;
-use super::server::{answers, free_port};
+use super::server::answers;
 use super::{binaries, make_known};
 use crate::{
     cache::Cache,
     control_plane::ControlPlane,
     fleet::waiting,
     host::process::{Lifetime, Process, Surroundings},
+    port::free_port,
     program::output_of,
 };
 

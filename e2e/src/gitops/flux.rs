@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use super::binaries::{self, Controller};
 use super::make_known;
 use super::repository::Commit;
-use super::server::free_port;
 use crate::{
     control_plane::ControlPlane,
     fleet::waiting,
     host::process::{Lifetime, Process, Surroundings},
+    port::free_port,
 };
 
 /// The namespace that Flux works in.

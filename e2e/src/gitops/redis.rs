@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::server::{answers, free_port};
+use super::server::answers;
 use crate::{
     cache::{Cache, Key},
     host::process::{Lifetime, Process, Surroundings},
+    port::free_port,
     unpacked,
 };
 

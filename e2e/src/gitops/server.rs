@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use super::{binaries, repository::Repository};
 use crate::{
     fleet::waiting,
     host::process::{Lifetime, Process},
+    port::free_port,
 };
 
 /// A running server; it ends when dropped.
@@ -47,12 +48,6 @@ impl GitServer {
     pub fn url(&self, name: &str) -> String {
         format!("http://127.0.0.1:{}/{name}.git", self.port)
     }
-}
-
-/// A port that nobody listens on now.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port on 127.0.0.1")?;
-    Ok(listener.local_addr().context("reading a port")?.port())
 }
 
 /// Waits until somebody listens on a port.
