@@ -131,9 +131,11 @@ fn step(counts: Counts, words: &str) -> Step {
 }
 
 fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
-    let binaries = "cargo build --quiet --workspace --bins";
+    // Every step selects from the whole workspace: a part of it would have its dependencies built anew, with fewer features.
+    let binaries = "cargo build --quiet --workspace --bins --tests";
+    let cargo_test = "cargo test --quiet --no-fail-fast --workspace";
     let ours = |prefix: &str| {
-        let tests = format!("cargo test --quiet -p lamina-e2e --test {prefix}_* -- --test-threads=1 --nocapture");
+        let tests = format!("{cargo_test} --test {prefix}_* -- --test-threads=1 --nocapture");
         vec![step(Counts::Nothing, binaries), step(Counts::Tests, &tests)]
     };
     match lane {
@@ -143,14 +145,14 @@ fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
             step(Counts::Once, &format!("{} check --hide-inclusion-graph bans licenses sources", cargo_deny())),
         ],
         Lane::Unit => vec![
-            step(Counts::Tests, "cargo test --quiet --workspace --exclude lamina-e2e --exclude lamina-peers"),
-            step(Counts::Tests, "cargo test --quiet -p lamina-e2e --lib --bins"),
+            step(Counts::Tests, &format!("{cargo_test} --lib --bins")),
+            step(Counts::Tests, &format!("{cargo_test} --exclude lamina-e2e --exclude lamina-peers --test *")),
         ],
         Lane::Simulation => {
             let histories = format!("target/debug/lamina-simulate --budget {}", arguments.histories);
             vec![step(Counts::Nothing, binaries), step(Counts::Once, &histories)]
         }
-        Lane::Comparison => vec![step(Counts::Tests, "cargo test --quiet -p lamina-peers")],
+        Lane::Comparison => vec![step(Counts::Tests, &format!("{cargo_test} --test comparison"))],
         Lane::Api => ours("api"),
         Lane::Bus => ours("bus"),
         Lane::Host => ours("host"),
