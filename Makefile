@@ -3,7 +3,7 @@
 
 # Without -p: a part of the workspace would have its dependencies built anew, with fewer features.
 RUN := cargo run --quiet --bin
-LANES := ./e2e/ready && cargo build --quiet --workspace --bins --tests && exec target/debug/lamina-lanes
+LANES := ./e2e/ready && cargo build --quiet --workspace --bins --tests && exec target/debug/lamina-lanes $(if $(WITHIN),--within $(WITHIN))
 
 demo:
 	@./e2e/ready && cargo build --quiet --workspace --bins && exec target/debug/lamina-lab demo

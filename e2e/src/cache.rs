@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the cache is files")]
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -69,6 +70,18 @@ impl Cache {
         }
         touch(&entry)?;
         Ok(entry)
+    }
+
+    /// The kinds of which there is an entry, whatever its key.
+    ///
+    /// # Errors
+    /// Fails when the cache cannot be read.
+    pub fn kinds(&self) -> Result<BTreeSet<String>> {
+        let kind = |Entry { path, .. }: Entry| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            name.rsplit_once('-').map(|(kind, _)| kind.to_owned())
+        };
+        Ok(self.entries()?.into_iter().filter_map(kind).collect())
     }
 
     /// Waits for the lock `name`, which other processes and tasks of this cache respect; it ends when dropped.
@@ -250,6 +263,7 @@ mod tests {
                 .unwrap();
             assert_eq!(fs::read_to_string(entry.join("content")).unwrap(), "made");
         }
+        assert_eq!(cache.kinds().unwrap(), BTreeSet::from(["image".to_owned()]));
     }
 
     #[tokio::test]

@@ -13,6 +13,12 @@ use jiff::Timestamp;
 use crate::recipe::{Component, Source};
 use crate::sbom::{Library, Metadata};
 
+/// The folders of the crates that the components' programs are made of.
+const SOURCES: [&str; 4] = ["crds", "endpoint", "node-agent", "operator"];
+
+/// The file that says how they are compiled.
+const HOW: &str = "images/src/programs.rs";
+
 /// How programs are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
@@ -37,6 +43,26 @@ impl Checkout {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from);
         Self { folder, target }
+    }
+
+    /// The files that make the components' programs what they are, sorted, as seen from the checkout's folder. What only
+    /// the tests of their crates are made of is among them.
+    ///
+    /// # Errors
+    /// Fails when a folder cannot be read.
+    pub fn sources(&self) -> Result<Vec<PathBuf>> {
+        let mut sources: Vec<PathBuf> = ["Cargo.toml", "Cargo.lock", HOW].map(PathBuf::from).into();
+        let mut folders: Vec<PathBuf> = SOURCES.map(PathBuf::from).into();
+        while let Some(folder) = folders.pop() {
+            let path = self.folder.join(&folder);
+            for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
+                let entry = entry?;
+                let inner = folder.join(entry.file_name());
+                if entry.file_type()?.is_dir() { folders.push(inner) } else { sources.push(inner) }
+            }
+        }
+        sources.sort();
+        Ok(sources)
     }
 
     /// Builds every component's program and tells what each holds.
@@ -163,4 +189,24 @@ fn cargo_home() -> Result<PathBuf> {
     let given = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     given.or_else(home).context("finding cargo's folder: neither CARGO_HOME nor HOME is set")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sources_are_of_every_crate_of_ours_that_a_program_is_made_of() {
+        let checkout = Checkout::own();
+        let sources = checkout.sources().unwrap();
+        assert!(sources.is_sorted() && sources.contains(&PathBuf::from("crds/src/lib.rs")), "{sources:?}");
+        for folder in SOURCES {
+            let manifest = fs::read_to_string(checkout.folder.join(folder).join("Cargo.toml")).unwrap();
+            let built_of = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+            let ours = built_of.lines().filter_map(|line| line.strip_prefix("lamina-")?.split(['.', ' ']).next());
+            for crate_name in ours {
+                assert!(SOURCES.contains(&crate_name), "{folder} needs {crate_name}");
+            }
+        }
+    }
 }

@@ -19,7 +19,6 @@ use crate::{
     cache::{Cache, Key},
     host::{Host, QemuHost, machine::REGISTRY},
     program::output_of,
-    progress,
     registry::Registry,
 };
 
@@ -90,18 +89,11 @@ pub async fn load(host: &QemuHost, version: &str) -> Result<()> {
 
 /// Builds the programs of this checkout, so that its images are a matter of seconds.
 pub async fn prepare() -> Result<()> {
-    images(env!("CARGO_PKG_VERSION")).await.map(drop)
+    own_programs().await.map(drop)
 }
 
 async fn images(version: &str) -> Result<Vec<(Component, Image)>> {
-    let wanted = version.to_owned();
-    let making = tokio::task::spawn_blocking(move || make(&wanted));
-    progress::during(&format!("building the images {version}"), async { making.await? }).await
-}
-
-fn make(version: &str) -> Result<Vec<(Component, Image)>> {
-    let checkout = Checkout::own();
-    packed(&checkout, version, checkout.programs(Profile::Trial)?)
+    packed(&Checkout::own(), version, own_programs().await?)
 }
 
 fn packed(checkout: &Checkout, version: &str, programs: Vec<(Component, Vec<u8>)>) -> Result<Vec<(Component, Image)>> {
@@ -113,14 +105,33 @@ fn packed(checkout: &Checkout, version: &str, programs: Vec<(Component, Vec<u8>)
     programs.into_iter().map(image).collect()
 }
 
+/// The programs of this checkout, built once per content of what they are made of.
+async fn own_programs() -> Result<Vec<(Component, Vec<u8>)>> {
+    let checkout = Checkout::own();
+    let mut key = Key::new().with("rustc", compiler().await?);
+    for path in checkout.sources()? {
+        key = key.with_file(&path.to_string_lossy(), &checkout.folder.join(&path))?;
+    }
+    let build = async |entry: &Path| build_into(entry, checkout).await;
+    let entry = Cache::open()?.entry("own-programs", &key, "building Lamina's programs for images", build).await?;
+    read_programs(&entry)
+}
+
 /// The programs of the first chart, built once from the history of this repository.
 ///
 /// # Errors
 /// Fails when the history does not reach that far, as in a shallow clone.
 pub async fn first_programs() -> Result<Vec<(Component, Vec<u8>)>> {
-    let key = Key::new().with("commit", FIRST).with("rustc", output_of(Command::new("rustc").arg("-vV")).await?);
+    let key = Key::new().with("commit", FIRST).with("rustc", compiler().await?);
     let what = "building the programs that the first chart was made for";
-    let entry = Cache::open()?.entry("first-programs", &key, what, build_first).await?;
+    read_programs(&Cache::open()?.entry("first-programs", &key, what, build_first).await?)
+}
+
+async fn compiler() -> Result<String> {
+    output_of(Command::new("rustc").arg("-vV")).await
+}
+
+fn read_programs(entry: &Path) -> Result<Vec<(Component, Vec<u8>)>> {
     let program = |component: Component| {
         let path = entry.join(component.name());
         let read = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -138,7 +149,10 @@ async fn build_first(entry: &Path) -> Result<()> {
     output_of(&mut git).await.context(remedy)?;
     fs::create_dir(&folder)?;
     output_of(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&folder)).await?;
-    let checkout = Checkout { target: scratch.path().join("target"), folder };
+    build_into(entry, Checkout { target: scratch.path().join("target"), folder }).await
+}
+
+async fn build_into(entry: &Path, checkout: Checkout) -> Result<()> {
     let built = tokio::task::spawn_blocking(move || checkout.programs(Profile::Trial)).await??;
     for (component, program) in built {
         fs::write(entry.join(component.name()), program)?;
