@@ -1,4 +1,4 @@
-//! Decides what the reference in `docs/` says of the command line: its verbs, their options, and exit codes.
+//! Decides what the reference in `docs/` says of command lines: verbs and options of each program, and exit codes.
 
 use clap::{Arg, Command, CommandFactory};
 
@@ -58,6 +58,45 @@ fn row(argument: &Arg) -> String {
     let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
     let (choices, defaults): (Vec<String>, Vec<String>) = (choices.collect(), defaults.collect());
     format!("| {name} | {} | {} | {} |\n", choices.join(", "), defaults.join(", "), help.replace('|', "\\|"))
+}
+
+/// The page about the programs that run without people: their options, environment variables and subcommands.
+#[cfg(all(feature = "local", target_os = "linux"))]
+pub fn programs() -> String {
+    let mut page = "# lamina-operator and lamina-node-agent\n\nMade by `make generate` from `operator/src/flags.rs` and \
+        `node-agent/src/options.rs`; do not edit.\n\nThe chart and the Debian package start both with what they need; \
+        [exit codes](exit-codes.md) have a page. `RUST_LOG` says how much of each is logged (`error`, `warn`, `info`, \
+        `debug`, `trace`; `info` without it).\n"
+        .to_owned();
+    for mut program in [lamina_operator::flags::Flags::command(), lamina_node_agent::options::Options::command()] {
+        program.build();
+        let options = program.get_arguments().filter(|argument| !is_for_help(argument)).map(served_row);
+        let options: String = options.collect();
+        page.push_str(&format!("\n## {}\n\n{}\n\n{SERVED}{options}", program.get_name(), about(&program)));
+        for verb in verbs_of(&program) {
+            let options: String = own(verb).map(served_row).collect();
+            page.push_str(&format!("\n### {} {}\n\n{}\n", program.get_name(), verb.get_name(), about(verb)));
+            page.push_str(&format!("\n{SERVED}{options}"));
+        }
+    }
+    page
+}
+
+/// The head of a table of options that may come from the environment, too.
+#[cfg(all(feature = "local", target_os = "linux"))]
+const SERVED: &str = "| Argument | Variable | Values | Default | Meaning |\n|---|---|---|---|---|\n";
+
+#[cfg(all(feature = "local", target_os = "linux"))]
+fn served_row(argument: &Arg) -> String {
+    let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+    let row = row(argument);
+    let (name, rest) = row[2..].split_once(" | ").unwrap_or_default();
+    format!("| {name} | {variable} | {rest}")
+}
+
+#[cfg(all(feature = "local", target_os = "linux"))]
+fn is_for_help(argument: &Arg) -> bool {
+    ["help", "version"].contains(&argument.get_id().as_str())
 }
 
 /// The page about exit codes.
@@ -129,7 +168,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "the committed pages are what is compared")]
     fn the_committed_pages_are_those_of_the_command_line() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference");
-        for (name, page) in [("kubectl-lamina.md", verbs()), ("exit-codes.md", exit_codes())] {
+        for (name, page) in [("kubectl-lamina.md", verbs()), ("exit-codes.md", exit_codes()), ("programs.md", programs())] {
             let committed = std::fs::read_to_string(format!("{folder}/{name}")).unwrap_or_default();
             assert!(committed == page, "docs/reference/{name} is old; run `make generate`");
         }

@@ -87,8 +87,18 @@ impl GitFleet {
     pub fn manifest(&self, path: &str) -> Result<String> {
         let path = Path::new(MANIFESTS).join(path);
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let text = text.replace(FLEET_URL, &self.server.url("fleet")).replace(LAMINA_URL, &self.server.url("lamina"));
+        let text = text.replace(FLEET_URL, &self.fleet_url()).replace(LAMINA_URL, &self.lamina_url());
         Ok(text.replace(CLUSTER_URL, &argo::server(&self.fleet.control_plane)))
+    }
+
+    /// Where the users' repository is fetched from.
+    pub fn fleet_url(&self) -> String {
+        self.server.url("fleet")
+    }
+
+    /// Where Lamina's repository is fetched from.
+    pub fn lamina_url(&self) -> String {
+        self.server.url("lamina")
     }
 
     /// Where a manifest lies.

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::control_plane::{ControlPlane, Said};
 
 /// What of the source a reader uses.
-const SOURCE: [&str; 2] = ["charts", "examples"];
+const SOURCE: [&str; 3] = ["charts", "examples", "gitops"];
 
 /// Somebody who reads a page and types what stands there.
 pub struct Reader {
@@ -33,6 +33,11 @@ impl Reader {
         let tools: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
         let tools = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.join(":"));
         Ok(Self { folder: folder.to_owned(), tools, kubeconfig: plane.kubeconfig_admin() })
+    }
+
+    /// Where Lamina's source lies for this reader.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Types some lines, of which the first that fails ends it.

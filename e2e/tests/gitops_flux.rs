@@ -11,7 +11,9 @@ use lamina_e2e::gitops::GitFleet;
 use lamina_e2e::gitops::flux::{Flux, Kept, Kind, NAMESPACE, Outcome, Verdict};
 use lamina_e2e::gitops::repository::Commit;
 use lamina_e2e::gitops::subject::{Times, config_map, topology, with};
+use lamina_e2e::guide::blocks;
 use lamina_e2e::host::Host;
+use lamina_e2e::reader::Reader;
 use serde_json::{Value, json};
 
 /// How long Flux may take to say that a commit is no good. The Kustomization would give up by itself after ten minutes.
@@ -39,6 +41,22 @@ async fn what_is_committed_is_so_on_the_hosts_or_refused_at_once() -> Result<()>
     }
 }
 
+/// Does what the quickstart says of Git, and gives the commit that this published.
+async fn follow_the_quickstart(git: &GitFleet) -> Result<Commit> {
+    let reader = Reader::of(&git.fleet.control_plane, &git.folder().join("reader"))?;
+    let (source, lamina, fleet) = (reader.folder().display().to_string(), git.lamina_url(), git.fleet_url());
+    let settings = [("LAMINA", source.as_str()), ("LAMINA_URL", &lamina), ("FLEET_URL", &fleet)];
+    let blocks = blocks(include_str!("../../docs/quickstart.md"), "git", &settings);
+    ensure!(!blocks.is_empty(), "the quickstart has no block `sh git`");
+    reader.types("git config --global user.name reader && git config --global user.email reader@localhost").await?.success()?;
+    for block in blocks {
+        let block = format!("cd {}\n{block}", git.repository.folder().display());
+        let said = reader.types(&block).await?;
+        said.success().with_context(|| format!("this block of the quickstart failed:\n{block}"))?;
+    }
+    git.repository.just_published().await
+}
+
 /// A fleet, and Flux which keeps it. Flux ends first.
 struct FluxFleet {
     flux: Flux,
@@ -58,19 +76,20 @@ impl FluxFleet {
         self.pruning_obeys_the_deletion_policy().await
     }
 
-    /// Lamina and the first topology out of an empty cluster, from the manifests that users copy.
+    /// Lamina and the first topology out of an empty cluster, as the quickstart is written.
     async fn an_empty_cluster_becomes_ready(&mut self) -> Result<()> {
         let git = &self.git;
-        git.repository.write("lamina/release.yaml", &git.manifest("flux/lamina/release.yaml")?)?;
-        git.write(STEADY, &topology("steady", 2))?;
-        let commit = git.commit(CONFIG, &config_map(&json!("first"))).await?;
-        git.fleet.apply(&git.manifest("flux/fleet.yaml")?).await?;
-        git.fleet.apply(&settings_kustomization()?).await?;
+        let commit = follow_the_quickstart(git).await?;
         let installed = self.flux.judged(LAMINA, &commit, PATIENCE);
         let (verdict, took) = git.with_pods(installed).await?;
         ensure!(verdict.outcome == Outcome::Ready, "Lamina is installed: {verdict:?}");
         println!("from an empty cluster to an installed chart: {:.1} s", took.as_secs_f64());
         git.fleet.wait_served().await?;
+
+        git.repository.remove("topologies/first.yaml")?;
+        git.write(STEADY, &topology("steady", 2))?;
+        let commit = git.commit(CONFIG, &config_map(&json!("first"))).await?;
+        git.fleet.apply(&settings_kustomization()?).await?;
         self.flux.waits(TOPOLOGIES, &commit).await?;
         tokio::time::sleep(A_WHILE).await;
         let early = self.flux.told(TOPOLOGIES, &commit).await?;

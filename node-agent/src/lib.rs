@@ -26,6 +26,8 @@ pub mod migration;
 mod model;
 pub mod numa;
 pub mod observed;
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub mod options;
 pub mod plan;
 pub mod preflight;
 pub mod property;

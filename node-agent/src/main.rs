@@ -4,22 +4,20 @@
 #![expect(clippy::disallowed_methods, reason = "the shell gives every pass its time")]
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
 use jiff::Timestamp;
-use lamina_crds::TopologyName;
-use lamina_crds::host_state::AgentForm;
 use lamina_endpoint::catalog::AGENT_PASS_SECONDS;
 use lamina_endpoint::{Health, Listen, Looks, Readings};
-use lamina_node_agent::agent::{PassOutcome, Settings, pass};
+use lamina_node_agent::agent::{PassOutcome, pass};
 use lamina_node_agent::host::lock::InstanceLock;
 use lamina_node_agent::host::real::RealHost;
 use lamina_node_agent::kube_cluster::{Access, KubeCluster};
 use lamina_node_agent::memory::Memory;
+use lamina_node_agent::options::{Command, LogFormat, Options};
 use lamina_node_agent::readings::{Counts, readings};
 use lamina_node_agent::restore::{Restored, restore};
 use lamina_node_agent::survey;
@@ -29,68 +27,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
-
-/// Keeps this host as its HostState asks: systemd slices and services on their CPUs, memory nodes and limits, measured.
-#[derive(Debug, Parser)]
-#[command(name = "lamina-node-agent", version, subcommand_negates_reqs = true)]
-struct Options {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// Where the host's file system is seen.
-    #[arg(long, default_value = "/", value_name = "DIRECTORY")]
-    host_root: PathBuf,
-    /// The host's name, which is the name of its HostState.
-    #[arg(long, env = "NODE_NAME", value_name = "NAME", required = true)]
-    node_name: Option<String>,
-    /// How the agent was started.
-    #[arg(long, value_enum, default_value_t = Form::Host)]
-    form: Form,
-    /// How to reach the API server; without it, as pods do.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The namespace of the agents' Leases.
-    #[arg(long, env = "LEASE_NAMESPACE", default_value = "lamina-system", value_name = "NAMESPACE")]
-    lease_namespace: String,
-    /// The host's bus, if it is not at /run/dbus/system_bus_socket below the host's root.
-    #[arg(long, env = "DBUS_SYSTEM_BUS_ADDRESS", value_name = "ADDRESS")]
-    bus_address: Option<String>,
-    /// Where to answer those who watch the agent (/livez, /readyz, /metrics) and ask for this host (/verify, /top); `none`
-    /// for nowhere.
-    #[arg(long, env = "LAMINA_LISTEN", default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
-    listen: Listen,
-    /// The form of the log.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// Makes one pass and ends; exits with 0 if everything asked is true, with 2 if not.
-    #[arg(long)]
-    once: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Puts back the unit files that a topology took the place of (`adoption: Replace`), once it is released. Stops
-    /// nothing and starts nothing.
-    Restore {
-        /// The topology's name.
-        topology: TopologyName,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// As a pod of the DaemonSet.
-    Pod,
-    /// As a service of the host.
-    Host,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
 
 /// How long a single pass waits for the API server's first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -194,19 +130,6 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
             () = after(outcome.again_after) => debug!(why = "time", "looking again"),
             () = ends.next() => return Ok(ExitCode::SUCCESS),
         }
-    }
-}
-
-impl Options {
-    fn settings(&self) -> anyhow::Result<Settings> {
-        Ok(Settings {
-            host: self.node_name.clone().context("--node-name is needed")?,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            form: match self.form {
-                Form::Pod => AgentForm::Pod,
-                Form::Host => AgentForm::Host,
-            },
-        })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod controller;
 mod decoded;
 pub mod election;
 pub mod entry;
+pub mod flags;
 pub mod kube_cluster;
 pub mod leadership;
 pub mod liveness;

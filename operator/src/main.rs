@@ -3,12 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "this file reads the clock for decisions that take it as `now`")]
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
 use jiff::Timestamp;
 use kube::Client;
 use lamina_crds::Term;
@@ -17,6 +16,7 @@ use lamina_endpoint::{Health, Listen, Readings};
 use lamina_operator::cluster::{Cluster, ClusterError};
 use lamina_operator::controller::{PassSummary, pass};
 use lamina_operator::election::Tenure;
+use lamina_operator::flags::{Command, Flags, LogFormat};
 use lamina_operator::kube_cluster::teardown::teardown;
 use lamina_operator::kube_cluster::{KubeCluster, Pen, configuration};
 use lamina_operator::leadership::{Candidacy, Farewell, Leadership};
@@ -29,51 +29,6 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
-
-/// Turns SliceTopologies into one resolved HostState per host, and says truthfully how far they are.
-#[derive(Debug, Parser)]
-#[command(name = "lamina-operator", version)]
-struct Flags {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// How to reach the API server; without it the pod's service account is used.
-    #[arg(long, global = true, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The namespace of the agents' Leases, and of the operators' own.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "lamina-system", value_name = "NAME")]
-    lease_namespace: String,
-    /// The Lease that all operators of one installation share; who holds it leads.
-    #[arg(long, default_value = "lamina-operator", value_name = "NAME")]
-    lease_name: String,
-    /// What this operator is called in that Lease, to which something is added that no other process has.
-    #[arg(long, env = "POD_NAME", default_value = "lamina-operator", value_name = "NAME")]
-    identity: String,
-    /// Where to answer those who watch the operator (/livez, /readyz, /metrics); `none` for nowhere.
-    #[arg(long, default_value_t = Listen::Nowhere, value_name = "ADDRESS:PORT")]
-    listen: Listen,
-    /// The form of the log.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Deletes every SliceTopology as if its deletionPolicy were Remove, and waits until all hosts have removed everything.
-    /// Needs an operator that runs.
-    Teardown {
-        /// How long it may take, in seconds.
-        #[arg(long, value_name = "SECONDS")]
-        deadline: u64,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long news are collected before a pass.

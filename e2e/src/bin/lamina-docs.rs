@@ -13,6 +13,7 @@ fn main() -> Result<()> {
         ("exit-codes.md", lamina_cli::reference::exit_codes()),
         ("fields.md", lamina_crds::reference::fields()),
         ("kubectl-lamina.md", lamina_cli::reference::verbs()),
+        ("programs.md", lamina_cli::reference::programs()),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;

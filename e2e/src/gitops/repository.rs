@@ -63,9 +63,20 @@ impl Repository {
     pub async fn commit(&self, message: &str) -> Result<Commit> {
         self.git(&["add", "--all"]).await?;
         self.git(&["commit", "--quiet", "--message", message]).await?;
-        let id = self.git(&["rev-parse", "HEAD"]).await?.trim().to_owned();
         self.git(&["push", "--quiet", "origin", "main"]).await?;
-        Ok(Commit { id, published: Instant::now() })
+        self.just_published().await
+    }
+
+    /// The last commit, which was published a moment ago.
+    pub async fn just_published(&self) -> Result<Commit> {
+        let published = Instant::now();
+        let id = self.git(&["rev-parse", "HEAD"]).await?.trim().to_owned();
+        Ok(Commit { id, published })
+    }
+
+    /// The working copy.
+    pub fn folder(&self) -> &Path {
+        &self.copy
     }
 
     /// Publishes the last commit as a tag.
