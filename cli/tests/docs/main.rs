@@ -3,6 +3,7 @@
 mod commands;
 mod coverage;
 mod links;
+mod messages;
 mod names;
 mod objects;
 mod pages;
