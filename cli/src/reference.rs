@@ -63,11 +63,12 @@ fn row(argument: &Arg) -> String {
 /// The page about the programs that run without people: their options, environment variables and subcommands.
 #[cfg(all(feature = "local", target_os = "linux"))]
 pub fn programs() -> String {
-    let mut page = "# lamina-operator and lamina-node-agent\n\nMade by `make generate` from `operator/src/flags.rs` and \
+    let mut page =
+        "# lamina-operator and lamina-node-agent\n\nMade by `make generate` from `operator/src/flags.rs` and \
         `node-agent/src/options.rs`; do not edit.\n\nThe chart and the Debian package start both with what they need; \
         [exit codes](exit-codes.md) have a page. `RUST_LOG` says how much of each is logged (`error`, `warn`, `info`, \
         `debug`, `trace`; `info` without it).\n"
-        .to_owned();
+            .to_owned();
     for mut program in [lamina_operator::flags::Flags::command(), lamina_node_agent::options::Options::command()] {
         program.build();
         let options = program.get_arguments().filter(|argument| !is_for_help(argument)).map(served_row);
@@ -168,7 +169,9 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "the committed pages are what is compared")]
     fn the_committed_pages_are_those_of_the_command_line() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference");
-        for (name, page) in [("kubectl-lamina.md", verbs()), ("exit-codes.md", exit_codes()), ("programs.md", programs())] {
+        for (name, page) in
+            [("kubectl-lamina.md", verbs()), ("exit-codes.md", exit_codes()), ("programs.md", programs())]
+        {
             let committed = std::fs::read_to_string(format!("{folder}/{name}")).unwrap_or_default();
             assert!(committed == page, "docs/reference/{name} is old; run `make generate`");
         }

@@ -48,7 +48,10 @@ async fn follow_the_quickstart(git: &GitFleet) -> Result<Commit> {
     let settings = [("LAMINA", source.as_str()), ("LAMINA_URL", &lamina), ("FLEET_URL", &fleet)];
     let blocks = blocks(include_str!("../../docs/quickstart.md"), "git", &settings);
     ensure!(!blocks.is_empty(), "the quickstart has no block `sh git`");
-    reader.types("git config --global user.name reader && git config --global user.email reader@localhost").await?.success()?;
+    reader
+        .types("git config --global user.name reader && git config --global user.email reader@localhost")
+        .await?
+        .success()?;
     for block in blocks {
         let block = format!("cd {}\n{block}", git.repository.folder().display());
         let said = reader.types(&block).await?;
