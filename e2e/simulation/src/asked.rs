@@ -28,6 +28,18 @@ pub fn is_selected(store: &Store, host: &str, spec: &SliceTopologySpec) -> bool 
     spec.host_selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(&value.0))
 }
 
+/// What reached a host although its topology was paused: no entry is ever of a generation at which it was.
+pub fn broken_pauses(store: &Store, host: &str) -> Vec<String> {
+    let entries = entries_of(store, host, i64::MAX);
+    let present = entries.iter().filter(|entry| entry.state == EntryState::Present);
+    let was_paused = |entry: &&TopologyEntry| {
+        let mut asked = store.topologies_at(entry.name.as_str(), entry.generation).peekable();
+        asked.peek().is_some() && asked.all(|topology| topology.spec.get("paused") == Some(&true.into()))
+    };
+    let broken = present.filter(was_paused);
+    broken.map(|entry| format!("{host} got generation {} of {}, which is paused", entry.generation, entry.name)).collect()
+}
+
 /// In what an entry differs from what the spec asks.
 pub fn mismatches(spec: &SliceTopologySpec, entry: &TopologyEntry) -> Vec<String> {
     let mut found = Vec::new();

@@ -41,7 +41,8 @@ pub fn draw(seed: u64) -> Draw {
     }
     steps.extend(peace());
     if author.exists {
-        // What waits for the next start would wait for ever.
+        // What waits for the next start, or for the end of a pause, would wait for ever.
+        author.wish.paused = false;
         author.wish.services.values_mut().for_each(|service| service.waits = false);
         steps.push(Step::Apply("app", author.wish.clone()));
     }

@@ -124,6 +124,14 @@ fn users() -> Vec<Scenario> {
                 Step::Settle,
             ],
         ),
+        scenario("a pause holds a change back until it ends", {
+            let changed = |paused| {
+                let mut wish = Wish { paused, ..app.clone() };
+                service(&mut wish, "api").argument = 2;
+                Step::Apply("app", wish)
+            };
+            started(vec![changed(true), Step::Round, Step::Round, changed(false), Step::Settle])
+        }),
         scenario(
             "a change of mind ends where it began",
             started(vec![

@@ -20,6 +20,8 @@ pub struct Wish {
     pub removes: bool,
     /// Whether files that others wrote for its units may be replaced.
     pub replaces: bool,
+    /// Whether every change is kept from the hosts.
+    pub paused: bool,
     /// The role of the hosts it selects.
     pub role: &'static str,
 }
@@ -81,6 +83,7 @@ impl Wish {
             file: 1,
             removes: false,
             replaces: false,
+            paused: false,
             role: "app",
         }
     }
@@ -101,12 +104,13 @@ impl Wish {
 
     /// The object's spec as its user writes it.
     pub fn json(&self) -> Value {
-        let Self { slices, services, file, removes, replaces, role } = self;
+        let Self { slices, services, file, removes, replaces, paused, role } = self;
         let slices: Vec<Value> = slices.iter().map(|(name, slice)| slice.json(name)).collect();
         let services: Vec<Value> = services.iter().map(|(name, service)| service.json(name)).collect();
         json!({
             "hostSelector": { "matchLabels": { "role": role } },
             "deletionPolicy": if *removes { "Remove" } else { "Retain" },
+            "paused": paused,
             "adoption": if *replaces { "Replace" } else { "Refuse" },
             "files": [{ "name": "app.env", "content": format!("VERSION={file}\n") }],
             "serviceDefaults": { "user": "app" },
@@ -123,7 +127,7 @@ impl Wish {
         let services: Vec<&'static str> = wish.services.keys().copied().collect();
         let Some(name) = random.pick(&services).copied() else { return wish };
         let number = 1 + random.below(9) as u32;
-        match random.below(10) {
+        match random.below(11) {
             0 => wish.slices.values_mut().for_each(|slice| slice.memory = 512 * u64::from(number)),
             1 => resize(&mut wish, slice, 1 + number % 3),
             2 => wish.file = number,
@@ -135,6 +139,7 @@ impl Wish {
             6 => change(&mut wish, name, |service| service.slice = slice),
             7 => change(&mut wish, name, |service| service.value = number),
             8 => change(&mut wish, name, |service| service.waits = !service.waits),
+            9 => wish.paused = !wish.paused,
             _ => change(&mut wish, name, |service| service.argument = number),
         }
         wish

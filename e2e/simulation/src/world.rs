@@ -20,7 +20,7 @@ use crate::accident::{Accident, Fuse};
 use crate::api::admission::{Author, Part};
 use crate::api::agent::{AgentClient, raw};
 use crate::api::{ApiServer, Kind as ObjectKind, Precondition, Store};
-use crate::asked::{entries_of, is_selected, mismatches};
+use crate::asked::{broken_pauses, entries_of, is_selected, mismatches};
 use crate::hand::Hand;
 use crate::host::{Kind, SimulatedHost};
 use crate::judgement::{untold_of_host, untold_of_topology};
@@ -295,6 +295,7 @@ impl World {
         self.failures.append(&mut site.host.witness.violations);
         if news.is_some() {
             self.failures.extend(self.api.with(|store| site.hear_one_voice(store, name)));
+            self.failures.extend(self.api.with(|store| broken_pauses(store, name)));
         }
         let claim = client.claim.take();
         let unchanged = claim.as_ref().is_some_and(|(_, effects)| *effects == self.fuse.host_effects());

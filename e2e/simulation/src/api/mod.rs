@@ -225,6 +225,13 @@ impl Store {
         objects.filter(|object| object.uid == *uid).find(|object| object.generation <= generation)
     }
 
+    /// Every SliceTopology of this name that ever was at this generation, in all its versions.
+    pub fn topologies_at(&self, name: &str, generation: i64) -> impl Iterator<Item = &Arc<RawObject>> {
+        let versions = self.history.get(&(Kind::SliceTopology, name.to_owned())).into_iter().flatten();
+        let objects = versions.filter_map(|(_, object)| object.as_ref());
+        objects.filter(move |object| object.generation == generation)
+    }
+
     /// The entries of a HostState's spec that can be read: once for each version.
     pub fn entries(&self, object: &RawObject) -> Rc<[TopologyEntry]> {
         let mut read = self.read_entries.borrow_mut();
