@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::machine::{self, Machine};
-use crate::random::Random;
+use lamina_trees::Random;
 
 /// The shares of a machine's cores that are asked for, in percent.
 pub const LOADS: [u32; 7] = [50, 60, 70, 80, 90, 95, 100];
@@ -58,7 +58,7 @@ fn requests_by_kind(machine: &Machine, wanted: u32, random: &mut Random) -> Vec<
         let share = if is_last { left } else { wanted * kind.cores.len() as u32 / total };
         left -= share;
         for request in requests(kind, share, most, random) {
-            mixed.insert(random.between(0, mixed.len() as u32) as usize, request);
+            mixed.insert(random.within(0, mixed.len() as u32) as usize, request);
         }
     }
     mixed
@@ -72,16 +72,16 @@ fn requests(machine: &Machine, wanted: u32, most: usize, random: &mut Random) ->
         total.div_ceil(keys.len() as u32)
     };
     let (cache, node) = (domains(|core| core.l3.unwrap_or(core.node)), domains(|core| core.node));
-    let style = random.between(0, 4);
+    let style = random.within(0, 4);
     let least = total.div_ceil(most as u32);
     let (mut requests, mut left) = (Vec::new(), wanted);
     while left > 0 {
         let size = match style {
-            0 => random.between(1, 4),
-            1 => random.between(1, cache + 1),
-            2 => random.between(cache.saturating_sub(1), cache + 1) * random.between(1, 2),
-            3 => random.between(1, node + node / 4 + 1),
-            _ => random.between(1, (total / 2).max(1)),
+            0 => random.within(1, 4),
+            1 => random.within(1, cache + 1),
+            2 => random.within(cache.saturating_sub(1), cache + 1) * random.within(1, 2),
+            3 => random.within(1, node + node / 4 + 1),
+            _ => random.within(1, (total / 2).max(1)),
         };
         let size = if requests.len() + 1 == most { left } else { size.max(least).min(left) };
         requests.push(size.max(1));

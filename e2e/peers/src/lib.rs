@@ -9,7 +9,6 @@ pub mod instance;
 pub mod kubelet;
 pub mod lamina;
 pub mod machine;
-pub mod random;
 pub mod score;
 pub mod shrink;
 pub mod table;

@@ -10,7 +10,7 @@ use lamina_crds::hardware::{CoreGroup, CoreKind, CpuInventory, NumaNode, Package
 use lamina_crds::{CpuSet, Hardware};
 use serde::Serialize;
 
-use crate::random::Random;
+use lamina_trees::Random;
 
 /// The NUMA nodes that the kubelet's topology manager accepts at most.
 const MOST_NODES: u32 = 8;
@@ -85,7 +85,7 @@ enum Numbering {
 
 /// A machine that the choices of `random` make.
 pub fn machine(random: &mut Random) -> Machine {
-    let size = match random.between(0, 99) {
+    let size = match random.within(0, 99) {
         0..88 => Size::Small,
         88..98 => Size::Medium,
         _ => Size::Large,
@@ -104,7 +104,7 @@ pub fn machine(random: &mut Random) -> Machine {
 /// The same machine with two kinds of core: some caches of each kind, or both kinds in every cache.
 pub fn hybrid(mut machine: Machine, random: &mut Random) -> Machine {
     let by_cache = random.chance(50);
-    let among = random.between(2, 4);
+    let among = random.within(2, 4);
     let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
     for core in &mut machine.cores {
         let cache = core.l3.unwrap_or(core.node);
@@ -118,20 +118,20 @@ pub fn hybrid(mut machine: Machine, random: &mut Random) -> Machine {
 
 fn shape(random: &mut Random, size: Size) -> Shape {
     let (cores, nodes_at_most) = match size {
-        Size::Small => (random.between(6, 32), 4),
-        Size::Medium => (random.between(24, 96), MOST_NODES),
-        Size::Large => (random.pick([128, 192, 256]), MOST_NODES),
+        Size::Small => (random.within(6, 32), 4),
+        Size::Medium => (random.within(24, 96), MOST_NODES),
+        Size::Large => (*random.pick(&[128, 192, 256]), MOST_NODES),
     };
-    let packages: u32 = random.pick([1, 1, 2, 2, 2, 4]);
+    let packages: u32 = *random.pick(&[1, 1, 2, 2, 2, 4]);
     // Two sockets in one node occur: a firmware that interleaves memory.
     let together = random.chance(5);
-    let nodes = if together { packages.div_ceil(2) } else { packages * random.pick([1, 1, 1, 2, 2, 3, 4]) };
+    let nodes = if together { packages.div_ceil(2) } else { packages * *random.pick(&[1, 1, 1, 2, 2, 3, 4]) };
     let nodes = nodes.min(nodes_at_most.max(packages));
-    let caches = match random.between(0, 99) {
+    let caches = match random.within(0, 99) {
         0..8 => Caches::None,
         8..20 if !together => Caches::PerPackage,
         20..40 => Caches::PerNode(1),
-        _ => Caches::PerNode(random.pick([2, 2, 3, 4, 4, 8])),
+        _ => Caches::PerNode(*random.pick(&[2, 2, 3, 4, 4, 8])),
     };
     let parts = match caches {
         Caches::PerNode(count) => nodes * count,
@@ -142,8 +142,8 @@ fn shape(random: &mut Random, size: Size) -> Shape {
         nodes,
         caches,
         cores_per_cache: cores.div_ceil(parts).max(1),
-        threads: random.pick([1, 1, 2, 2, 2, 2, 4]),
-        numbering: random.pick([Numbering::SiblingsLast, Numbering::SiblingsAdjacent, Numbering::Alternating]),
+        threads: *random.pick(&[1, 1, 2, 2, 2, 2, 4]),
+        numbering: *random.pick(&[Numbering::SiblingsLast, Numbering::SiblingsAdjacent, Numbering::Alternating]),
     }
 }
 
@@ -178,15 +178,15 @@ fn built(shape: &Shape) -> Machine {
 /// Switches some cores off, anywhere, a quarter of them at most.
 fn lose_cores(machine: &mut Machine, random: &mut Random) {
     let most = (machine.cores.len() / 4).max(1) as u32;
-    for _ in 0..random.between(1, most) {
-        let victim = random.between(0, machine.cores.len() as u32 - 1);
+    for _ in 0..random.within(1, most) {
+        let victim = random.within(0, machine.cores.len() as u32 - 1);
         machine.cores.remove(victim as usize);
     }
 }
 
 /// Switches half of one cache's cores off, so that caches and nodes are unequal.
 fn thin_one_cache(machine: &mut Machine, random: &mut Random) {
-    let victim = machine.cores[random.between(0, machine.cores.len() as u32 - 1) as usize].clone();
+    let victim = machine.cores[random.within(0, machine.cores.len() as u32 - 1) as usize].clone();
     let mut others = 0;
     machine.cores.retain(|core| {
         others += u32::from((core.node, core.l3) == (victim.node, victim.l3));

@@ -51,9 +51,9 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub struct Outage {
     /// In so many of a thousand effects something happens.
-    pub per_thousand: usize,
+    pub per_thousand: u32,
     /// Which accident and when.
-    pub random: crate::random::Random,
+    pub random: lamina_trees::Random,
     /// What may happen.
     pub kinds: Vec<Accident>,
 }
@@ -156,7 +156,7 @@ impl Outage {
     fn draw(&mut self) -> Option<Accident> {
         let Self { per_thousand, random, kinds } = self;
         let happens = random.below(1000) < *per_thousand;
-        if happens { random.pick(kinds).cloned() } else { None }
+        (happens && !kinds.is_empty()).then(|| random.pick(kinds).clone())
     }
 }
 

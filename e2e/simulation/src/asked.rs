@@ -37,7 +37,9 @@ pub fn broken_pauses(store: &Store, host: &str) -> Vec<String> {
         asked.peek().is_some() && asked.all(|topology| topology.spec.get("paused") == Some(&true.into()))
     };
     let broken = present.filter(was_paused);
-    broken.map(|entry| format!("{host} got generation {} of {}, which is paused", entry.generation, entry.name)).collect()
+    broken
+        .map(|entry| format!("{host} got generation {} of {}, which is paused", entry.generation, entry.name))
+        .collect()
 }
 
 /// In what an entry differs from what the spec asks.

@@ -9,9 +9,9 @@ use crate::api::admission::OPERATORS_LEASE;
 use crate::hand::Hand;
 use crate::history::{Setting, Step};
 use crate::host::Kind;
-use crate::random::Random;
 use crate::scenario::kind;
 use crate::wish::{Wish, program};
+use lamina_trees::Random;
 
 /// A history with everything that decides it.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Draw {
 /// The history of a seed: two operators, three hosts of different kinds.
 pub fn draw(seed: u64) -> Draw {
     let mut random = Random::new(seed);
-    let hosts: Vec<Kind> = (0..3).map(|_| kind(*random.pick(&[252, 257, 262]).unwrap_or(&252))).collect();
+    let hosts: Vec<Kind> = (0..3).map(|_| kind(*random.pick(&[252, 257, 262]))).collect();
     let length = 4 + random.below(12);
     let mut author = Author { random: random.branch(), wish: Wish::app(), exists: true };
     let mut steps = vec![Step::Apply("app", author.wish.clone())];
@@ -53,7 +53,7 @@ pub fn draw(seed: u64) -> Draw {
 
 /// How often effects fail by chance, and how.
 fn outage(random: &mut Random) -> Option<Outage> {
-    let per_thousand = *random.pick(&[0, 10, 40, 100])?;
+    let per_thousand = *random.pick(&[0, 10, 40, 100]);
     let kinds = vec![
         Accident::DeathBefore,
         Accident::DeathAfter,
@@ -90,7 +90,7 @@ struct Author {
 
 impl Author {
     fn step(&mut self) -> Step {
-        let host = self.random.pick(&hosts()).cloned().unwrap_or_default();
+        let host = self.random.pick(&hosts()).clone();
         match self.random.below(100) {
             0..25 => self.change(),
             25..30 => self.delete(),
@@ -139,7 +139,7 @@ impl Author {
         let any = if self.random.chance(50) { service.clone() } else { slice.clone() };
         let memory = Value::Number(300 << 20);
         let cpus: CpuSet = (0..8).collect();
-        let program = program(self.random.pick(&["api", "router", "worker"]).copied().unwrap_or("api"));
+        let program = program(self.random.pick(&["api", "router", "worker"]));
         match self.random.below(21) {
             0 => Hand::EditFragment(any),
             1 => Hand::EditDropIn(any),
@@ -158,7 +158,7 @@ impl Author {
             14 => Hand::Kill(service),
             15 => Hand::Stray(service),
             16 => Hand::Stick(service, cpus),
-            17 => Hand::CpuOff(1 + self.random.below(7) as u32),
+            17 => Hand::CpuOff(1 + self.random.below(7)),
             18 => Hand::RemoveProgram(program),
             19 => Hand::BreakProgram(program),
             _ => Hand::EditFile("/etc/lamina/files/app/app.env".to_owned()),
@@ -166,6 +166,6 @@ impl Author {
     }
 
     fn unit(&mut self, names: &[&str]) -> UnitName {
-        crate::scenario::unit(self.random.pick(names).copied().unwrap_or_default())
+        crate::scenario::unit(self.random.pick(names))
     }
 }

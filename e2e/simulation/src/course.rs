@@ -14,10 +14,10 @@ use crate::api::admission::{Author, Part};
 use crate::api::{Kind as ObjectKind, Precondition, View};
 use crate::history::{Outcome, Setting, Step};
 use crate::judgement::{after_a_loss_of_power, wrong};
-use crate::random::Random;
 use crate::story::Story;
 use crate::wish::Wish;
 use crate::world::{ROLE, World};
+use lamina_trees::Random;
 
 /// A history up to some moment between two passes.
 pub struct Course {
@@ -215,7 +215,7 @@ impl Course {
     /// A few seconds with everybody who lives; the dead are started again now and then.
     fn round(&mut self) {
         let Self { world, random, .. } = self;
-        world.wait(Duration::from_secs(1 + random.below(8) as u64));
+        world.wait(Duration::from_secs(1 + u64::from(random.below(8))));
         world.revive_some(random);
         world.round();
     }

@@ -6,9 +6,9 @@ use crate::api::admission::Author;
 use crate::chance::Draw;
 use crate::course::Course;
 use crate::history::Outcome;
-use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::search::{ACCIDENTS, Tally, undisturbed, with};
+use lamina_trees::Random;
 
 /// A history to its end, with the moments from which it can go on in another way.
 struct Branch {
@@ -61,12 +61,17 @@ impl<'a> Crashes<'a> {
         }
     }
 
+    /// The number of one of its effects.
+    fn any_effect(&self, random: &mut Random) -> u64 {
+        u64::from(random.below(self.effects() as u32))
+    }
+
     /// So many histories with one or two accidents by chance: half of them deaths, the others of any kind.
     pub fn sample(&self, tally: &mut Tally, count: u64, random: &mut Random) {
         for _ in 0..count {
-            let first = (random.below(self.effects() as usize) as u64, by_chance(random));
+            let first = (self.any_effect(random), by_chance(random));
             let mut course = self.trunk.with(first.0, first.1);
-            let second = first.0 + 1 + random.below(self.effects() as usize) as u64;
+            let second = first.0 + 1 + self.any_effect(random);
             let second = random.chance(70).then(|| (second, by_chance(random)));
             if let Some((at, accident)) = second {
                 course.meet(at, accident);
@@ -129,7 +134,7 @@ fn ended(mut course: Course) -> Course {
 
 fn by_chance(random: &mut Random) -> &'static Accident {
     const DEATH: &Accident = &Accident::DeathAfter;
-    if random.chance(50) { DEATH } else { random.pick(&ACCIDENTS).unwrap_or(DEATH) }
+    if random.chance(50) { DEATH } else { random.pick(&ACCIDENTS) }
 }
 
 #[cfg(test)]

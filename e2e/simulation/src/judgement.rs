@@ -11,10 +11,10 @@ use lamina_crds::{HostStateStatus, SliceTopologySpec, SliceTopologyStatus};
 
 use crate::api::Kind as ObjectKind;
 use crate::asked::{entries_of, is_selected};
-use crate::random::Random;
 use crate::story::Story;
 use crate::truth::{disagreements_after, leftovers, remains};
 use crate::world::World;
+use lamina_trees::Random;
 
 /// What is not as it should be once everything has settled.
 pub fn wrong(world: &World, wanted: &BTreeMap<&'static str, Rc<SliceTopologySpec>>) -> Vec<String> {

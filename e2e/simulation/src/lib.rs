@@ -13,7 +13,6 @@ pub mod host;
 pub mod judgement;
 pub mod operators;
 pub mod past;
-pub mod random;
 pub mod scenario;
 pub mod search;
 pub mod story;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lamina_crds::SliceTopologySpec;
 use serde_json::{Value, json};
 
-use crate::random::Random;
+use lamina_trees::Random;
 
 /// One topology as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,10 +123,10 @@ impl Wish {
     pub fn mutated(&self, random: &mut Random) -> Self {
         let mut wish = self.clone();
         let slices: Vec<&'static str> = wish.slices.keys().copied().collect();
-        let slice = random.pick(&slices).copied().unwrap_or("control");
+        let slice = *random.pick(&slices);
         let services: Vec<&'static str> = wish.services.keys().copied().collect();
-        let Some(name) = random.pick(&services).copied() else { return wish };
-        let number = 1 + random.below(9) as u32;
+        let name = *random.pick(&services);
+        let number = 1 + random.below(9);
         match random.below(11) {
             0 => wish.slices.values_mut().for_each(|slice| slice.memory = 512 * u64::from(number)),
             1 => resize(&mut wish, slice, 1 + number % 3),

@@ -25,12 +25,12 @@ use crate::hand::Hand;
 use crate::host::{Kind, SimulatedHost};
 use crate::judgement::{untold_of_host, untold_of_topology};
 use crate::operators::{SEATS, Seat, Turn};
-use crate::random::Random;
 use crate::story::Story;
 use crate::truth::disagreements;
 use crate::wake::Look;
 use crate::wish::Wish;
 use crate::witness::stored;
+use lamina_trees::Random;
 
 /// Everything there is in one history.
 pub struct World {

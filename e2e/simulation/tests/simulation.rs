@@ -6,10 +6,10 @@ use lamina_simulation::chance::draw;
 use lamina_simulation::crashes::Crashes;
 use lamina_simulation::hand::Hand;
 use lamina_simulation::history::{Step, happen};
-use lamina_simulation::random::Random;
 use lamina_simulation::scenario::{HOST, Scenario, all, unit};
 use lamina_simulation::search::{Tally, VERSIONS, undisturbed};
 use lamina_simulation::wish::{Wish, program};
+use lamina_trees::Random;
 
 fn nothing_failed(tally: &Tally) {
     let failures: Vec<String> =

@@ -6,6 +6,7 @@
 //! lamina_trees::write(&machine, std::path::Path::new("/tmp/machine")).expect("a tree");
 //! ```
 
+mod any;
 pub mod damage;
 pub mod machine;
 pub mod random;
@@ -13,7 +14,8 @@ pub mod sets;
 pub mod shapes;
 mod write;
 
+pub use any::any_machine;
 pub use machine::{Machine, Numbering, Shape};
-pub use random::{Random, any_machine};
+pub use random::Random;
 pub use sets::Ids;
 pub use write::write;

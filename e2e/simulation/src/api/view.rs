@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, Store};
-use crate::random::Random;
+use lamina_trees::Random;
 
 /// What one client's watches have shown, by kind. Empty before the first answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,15 +49,15 @@ impl View {
         }
         for kind in KINDS {
             let known = self.0.get(&kind).copied().unwrap_or(0);
-            let behind = store.version.saturating_sub(known) as usize;
-            self.0.insert(kind, known + random.below(behind + 1) as u64);
+            let behind = store.version.saturating_sub(known) as u32;
+            self.0.insert(kind, known + u64::from(random.below(behind + 1)));
         }
     }
 
     /// The client reconnects to a replica that is behind: every kind goes back, by at most so many versions.
-    pub fn go_back(&mut self, store: &Store, random: &mut Random, most: usize) {
+    pub fn go_back(&mut self, store: &Store, random: &mut Random, most: u32) {
         if !store.is_away {
-            let back = random.below(most + 1) as u64;
+            let back = u64::from(random.below(most + 1));
             self.0 = KINDS.into_iter().map(|kind| (kind, store.version.saturating_sub(back))).collect();
         }
     }

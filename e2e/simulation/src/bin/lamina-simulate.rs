@@ -8,9 +8,9 @@ use lamina_simulation::accident::Accident;
 use lamina_simulation::chance::draw;
 use lamina_simulation::crashes::Crashes;
 use lamina_simulation::history::happen;
-use lamina_simulation::random::Random;
 use lamina_simulation::scenario::{Scenario, all};
 use lamina_simulation::search::{ACCIDENTS, Tally, VERSIONS, shortened, undisturbed, with};
+use lamina_trees::Random;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Histories are made of small pieces that come and go.

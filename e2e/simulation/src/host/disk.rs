@@ -8,7 +8,7 @@ use lamina_crds::UnitName;
 
 use super::loaded::{Loaded, SEARCH, load};
 use super::unit_file::{Assignment, Unreadable, assignments};
-use crate::random::Random;
+use lamina_trees::Random;
 
 /// A disk with everything on it. Paths are absolute, without `.` or `..`; links are never followed.
 #[derive(Clone, Debug, Default)]

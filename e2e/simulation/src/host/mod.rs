@@ -23,9 +23,9 @@ use crate::accident::{Accident, Fuse, Place};
 use crate::host::disk::Disk;
 use crate::host::kernel::{Cgroups, Machine};
 use crate::host::systemd::{CallError, Grounds, Installed, Systemd};
-use crate::random::Random;
 use crate::story::Story;
 use crate::witness::{Touch, Witness};
+use lamina_trees::Random;
 
 /// A host with its three layers and everything that is installed on it.
 #[derive(Clone, Debug)]
