@@ -2,13 +2,14 @@
 //! of twenty cores, and over a thousand hosts. Prints a table of medians, 99th percentiles and proofs, then lets criterion
 //! measure single cases.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lamina_crds::Hardware;
-use lamina_operator::placement::shapes::{SHAPES, Shape, machine, regular, slices};
-use lamina_operator::placement::{Demand, Placed, Placement, Site, Verdict, place};
+use lamina_operator::placement::shapes::{SHAPES, machine, regular, slices};
+use lamina_operator::placement::{Demand, Gap, Placed, Placement, Site, Verdict, place};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How many instances the table has for each shape and load.
@@ -21,35 +22,56 @@ fn answer(hardware: &Hardware, demands: &[Demand]) -> Placed {
     place(demands, &Site { hardware, housekeeping: Vec::new() }, &Placement::default())
 }
 
-/// One row for each shape and load.
+/// One row for each shape and load, then one for each machine of the thousand.
 fn table(_: &mut Criterion) {
     println!(
-        "{:12} {:>6} {:>12} {:>12} {:>8} {:>16}",
-        "shape", "load %", "median us", "99th us", "proven", "crossings (most)"
+        "{:24} {:>12} {:>12} {:>12} {:>8} {:>16}  {}",
+        "machine, slices, load",
+        "median us",
+        "99th us",
+        "mean us",
+        "proven",
+        "crossings (most)",
+        "gap (most, by level)"
     );
     for shape in SHAPES {
         let hardware = machine(shape);
         for load in [50, 60, 70, 80, 90, 95, 100] {
-            row(shape, &hardware, load);
+            row(
+                &format!("{shape:?}, 32, {load} %"),
+                &hardware,
+                (0..INSTANCES).map(|seed| slices(&hardware, 32, load, seed)),
+            );
         }
+    }
+    for (index, hardware) in mixed_machines().iter().enumerate() {
+        let of_thousand = (index as u64..1000).step_by(8).map(|seed| mixed(hardware, seed));
+        row(&format!("mixed host {index}, 12, 70 %"), hardware, of_thousand);
     }
 }
 
-fn row(shape: Shape, hardware: &Hardware, load: u32) {
+fn row(name: &str, hardware: &Hardware, instances: impl Iterator<Item = Vec<Demand>>) {
     let mut times = Vec::new();
-    let (mut proven, mut most) = (0, 0);
-    for seed in 0..INSTANCES {
-        let demands = slices(hardware, 32, load, seed);
+    let (mut proven, mut most, mut gaps) = (0, 0, BTreeMap::new());
+    for demands in instances {
         let (time, placed) = fastest(hardware, &demands);
         times.push(time);
-        proven += u64::from(placed.verdict == Verdict::Optimal);
+        match placed.verdict {
+            Verdict::Optimal => proven += 1,
+            Verdict::Feasible { gap: Gap { level, amount } } => {
+                let known = gaps.entry(level).or_insert(amount);
+                *known = amount.max(*known);
+            }
+        }
         let crossings = placed.slices.values().flat_map(|slice| &slice.spread).map(|spread| spread.used - spread.least);
         most = most.max(crossings.sum::<u32>());
     }
     times.sort_unstable();
     let at = |hundredth: usize| times[times.len() * hundredth / 100].as_micros();
-    let percent = 100.0 * proven as f64 / INSTANCES as f64;
-    println!("{:12} {load:6} {:12} {:12} {percent:7.1}% {most:16}", format!("{shape:?}"), at(50), at(99));
+    let mean = times.iter().sum::<Duration>().as_micros() / times.len() as u128;
+    let told: Vec<String> = gaps.iter().map(|(level, amount)| format!("{level:?} {amount}")).collect();
+    let percent = 100.0 * f64::from(proven) / times.len() as f64;
+    println!("{name:24} {:12} {:12} {mean:12} {percent:7.1}% {most:16}  {}", at(50), at(99), told.join(", "));
 }
 
 /// The fastest of three, in processor time: what else the machine does is none of placement's doing.
@@ -85,12 +107,22 @@ fn single(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A what-if over a thousand hosts of all shapes.
-fn thousand(criterion: &mut Criterion) {
+/// Machines of all shapes and sizes.
+fn mixed_machines() -> Vec<Hardware> {
     let mut machines: Vec<Hardware> = SHAPES.into_iter().map(machine).collect();
     machines.extend([regular(1, 1, 1, 4, 2), regular(1, 2, 1, 10, 1), regular(2, 1, 1, 28, 2), regular(2, 4, 2, 8, 2)]);
-    let asked = |index: usize| slices(&machines[index % 8], 12, 70, index as u64);
-    let hosts: Vec<(usize, Vec<Demand>)> = (0..1000).map(|index| (index % 8, asked(index))).collect();
+    machines
+}
+
+fn mixed(hardware: &Hardware, seed: u64) -> Vec<Demand> {
+    slices(hardware, 12, 70, seed)
+}
+
+/// A what-if over a thousand hosts of all shapes.
+fn thousand(criterion: &mut Criterion) {
+    let machines = mixed_machines();
+    let host = |index: usize| (index % 8, mixed(&machines[index % 8], index as u64));
+    let hosts: Vec<(usize, Vec<Demand>)> = (0..1000).map(host).collect();
     let mut group = criterion.benchmark_group("placement");
     group.sample_size(10);
     group.bench_function("1000 mixed hosts", |bencher| {
