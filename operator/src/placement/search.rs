@@ -27,6 +27,10 @@ const FEW_TIES_STEPS: usize = 200;
 const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
 const MENDINGS: usize = 300;
+/// The same where only wishes and distances may be better.
+const FEW_MENDINGS: usize = 40;
+/// Up to how many cells times tasks there are as many; on larger hosts, where each costs more, fewer.
+const FULL_MENDINGS: usize = 128;
 /// How often that begins again from the first arrangement.
 const MENDING_STARTS: u64 = 2;
 /// How many shares each of these may look at.
@@ -388,7 +392,7 @@ impl<'a> Search<'a> {
     }
 
     fn mend_by(&mut self, dice: &mut Dice, start: &State) {
-        for _ in 0..MENDINGS {
+        for _ in 0..self.mendings() {
             let Some((best, shares)) = self.best.clone() else { return };
             if best == self.floor {
                 return;
@@ -407,6 +411,15 @@ impl<'a> Search<'a> {
             }
             self.place_anew(&shares, &group);
         }
+    }
+
+    /// How many small groups are worth it.
+    fn mendings(&self) -> usize {
+        let domains = self.problem.width - 2;
+        let has_fewest = |(best, _): &(Cost, Vec<Share>)| best[..domains] == self.floor[..domains];
+        let size = self.problem.cells.len() * self.problem.tasks.len();
+        let most = MENDINGS * FULL_MENDINGS / size.max(FULL_MENDINGS);
+        if self.best.as_ref().is_some_and(has_fewest) { most.min(FEW_MENDINGS) } else { most }
     }
 
     /// Those who got less than they might have.
