@@ -139,7 +139,7 @@ impl Author {
         let any = if self.random.chance(50) { service.clone() } else { slice.clone() };
         let memory = Value::Number(300 << 20);
         let cpus: CpuSet = (0..8).collect();
-        let program = program(self.random.pick(&["api", "router", "worker"]));
+        let program = program(self.random.pick::<&str>(&["api", "router", "worker"]));
         match self.random.below(21) {
             0 => Hand::EditFragment(any),
             1 => Hand::EditDropIn(any),
@@ -166,6 +166,6 @@ impl Author {
     }
 
     fn unit(&mut self, names: &[&str]) -> UnitName {
-        crate::scenario::unit(self.random.pick(names))
+        crate::scenario::unit(self.random.pick::<&str>(names))
     }
 }
