@@ -317,6 +317,8 @@ impl ArgoFleet {
         ensure!(self.cores("router").await? == "6", "nobody has confirmed it");
         self.confirm().await?;
         self.is_gone("router").await?;
+        // In the second of that confirmation, a deletion would count as confirmed, too.
+        tokio::time::sleep(Duration::from_secs(2)).await;
 
         let finalizer = json!({ "metadata": { "finalizers": ["resources-finalizer.argocd.argoproj.io"] } });
         self.argo.patch(TOPOLOGIES, &finalizer).await?;

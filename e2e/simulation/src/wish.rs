@@ -127,7 +127,7 @@ impl Wish {
         let services: Vec<&'static str> = wish.services.keys().copied().collect();
         let name = *random.pick(&services);
         let number = 1 + random.below(9);
-        match random.below(11) {
+        match random.below(10) {
             0 => wish.slices.values_mut().for_each(|slice| slice.memory = 512 * u64::from(number)),
             1 => resize(&mut wish, slice, 1 + number % 3),
             2 => wish.file = number,
@@ -139,7 +139,7 @@ impl Wish {
             6 => change(&mut wish, name, |service| service.slice = slice),
             7 => change(&mut wish, name, |service| service.value = number),
             8 => change(&mut wish, name, |service| service.waits = !service.waits),
-            9 => wish.paused = !wish.paused,
+            _ if number > 7 => wish.paused = !wish.paused,
             _ => change(&mut wish, name, |service| service.argument = number),
         }
         wish
