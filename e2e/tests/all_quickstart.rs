@@ -1,4 +1,5 @@
-//! The quickstart as a stranger goes through it: every command on a real host, and every answer as the page shows it.
+//! The quickstart as a stranger goes through it: every command on a real host, and every answer as the page shows it. Then
+//! what the pages about limits and about uninstalling do to the same topology.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use lamina_e2e::reader::Reader;
 
 /// What strangers read first.
 const QUICKSTART: &str = include_str!("../../docs/quickstart.md");
+const TUNING: &str = include_str!("../../docs/tuning-limits.md");
+const UNINSTALLING: &str = include_str!("../../docs/uninstalling.md");
 /// The host, as the page calls it.
 const HOST: &str = "host-1";
 /// How long a command on the host may take.
@@ -26,9 +29,7 @@ async fn every_command_of_the_quickstart_answers_as_it_is_written() -> Result<()
     let options = Options { lifetime: Lifetime::Tethered, ..Options::default() };
     let plane = ControlPlane::start(&scratch.path().join("control-plane"), options).await?;
     let reader = Reader::of(&plane, &scratch.path().join("reader"))?;
-    for block in blocks(QUICKSTART, "helm", &[]) {
-        reader.types(&block).await?.success().with_context(|| format!("this block failed:\n{block}"))?;
-    }
+    run(&reader, QUICKSTART, "helm").await?;
     let mut fleet = Fleet::bare(plane, scratch.path()).await?;
     fleet.wait_served().await?;
     fleet.add_host(&cache, HostSpec::twenty(HOST, Suite::Bookworm), &[]).await?;
@@ -44,7 +45,34 @@ async fn every_command_of_the_quickstart_answers_as_it_is_written() -> Result<()
         }
     }
     ensure!(wrong.is_empty(), "the quickstart says otherwise:\n{}\n{}", wrong.join("\n"), fleet.dump().await);
-    for block in blocks(QUICKSTART, "helm-uninstall", &[]) {
+    limits_are_tuned(&fleet, &reader).await?;
+    one_topology_is_taken_away(&fleet, &reader).await?;
+    run(&reader, QUICKSTART, "helm-uninstall").await
+}
+
+/// The first topology once more, and what the page about limits changes of it.
+async fn limits_are_tuned(fleet: &Fleet, reader: &Reader) -> Result<()> {
+    reader.types("kubectl apply -f examples/first.yaml").await?.success()?;
+    run(reader, TUNING, "tuning").await?;
+    let wait = "kubectl wait --for=condition=Ready slicetopology/first --timeout=2m";
+    reader.types(wait).await?.success().context("after the change of a limit")?;
+    let limit = fleet.host(HOST)?.run("cat /sys/fs/cgroup/first.slice/first-front.slice/memory.max").await?;
+    ensure!(limit.trim() == "536870912", "the limit is {limit}");
+    Ok(())
+}
+
+/// What the page about uninstalling says of one topology: nothing of it is left.
+async fn one_topology_is_taken_away(fleet: &Fleet, reader: &Reader) -> Result<()> {
+    run(reader, UNINSTALLING, "topology").await?;
+    let left = fleet.host(HOST)?.run("ls -d /etc/systemd/system/first* /sys/fs/cgroup/first.slice || true").await?;
+    ensure!(left.trim().is_empty(), "of the topology is left on its host: {left}");
+    Ok(())
+}
+
+async fn run(reader: &Reader, page: &str, word: &str) -> Result<()> {
+    let blocks = blocks(page, word, &[]);
+    ensure!(!blocks.is_empty(), "the page has no block `sh {word}`");
+    for block in blocks {
         reader.types(&block).await?.success().with_context(|| format!("this block failed:\n{block}"))?;
     }
     Ok(())

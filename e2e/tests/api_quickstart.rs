@@ -1,4 +1,5 @@
-//! Each way in which the quickstart installs Lamina and takes it away, as it is written, on a real API server.
+//! Each way in which the documentation installs Lamina, upgrades it and takes it away, as it is written, on a real API
+//! server.
 
 use anyhow::{Context, Result, ensure};
 use lamina_e2e::control_plane::ControlPlane;
@@ -9,6 +10,8 @@ mod api;
 
 /// What strangers read first.
 const QUICKSTART: &str = include_str!("../../docs/quickstart.md");
+const UPGRADING: &str = include_str!("../../docs/upgrading.md");
+const UNINSTALLING: &str = include_str!("../../docs/uninstalling.md");
 /// What the release brings, and what a reader sees of it.
 const BROUGHT: [&str; 4] = [
     "deployment.apps/lamina-operator",
@@ -30,28 +33,34 @@ async fn kubectl_installs_it_and_takes_it_away() -> Result<()> {
 async fn there_and_back(way: &str) -> Result<()> {
     let plane = api::fresh(&format!("api-quickstart-{way}")).await?;
     let reader = Reader::of(&plane, &plane.folder().join("reader"))?;
-    run(&reader, way).await?;
+    run(&reader, QUICKSTART, way).await?;
     let there = brought(&plane).await?;
     ensure!(BROUGHT.iter().all(|object| there.contains(object)), "{way} brought only:\n{there}");
     let established = ["wait", "--for=condition=Established", "crd/slicetopologies.lamina.dev", "--timeout=30s"];
     plane.kubectl(&established).await?.success()?;
     reader.types("kubectl apply -f examples/first.yaml").await?.success().context("the first topology")?;
 
-    run(&reader, &format!("{way}-uninstall")).await?;
+    if way == "kubectl" {
+        run(&reader, UPGRADING, "kubectl-upgrade").await?;
+    }
+    run(&reader, QUICKSTART, &format!("{way}-uninstall")).await?;
     let there = brought(&plane).await?;
     ensure!(BROUGHT.iter().all(|object| !there.contains(object)), "taking it away left:\n{there}");
     let left = plane.kubectl(&["get", "slicetopologies", "-o", "name"]).await?.success()?;
     ensure!(left.trim() == "slicetopology.lamina.dev/first", "of the topologies is left: {left}");
+    run(&reader, UNINSTALLING, "definitions").await?;
+    let kinds = plane.kubectl(&["get", "crds", "-o", "name"]).await?.success()?;
+    ensure!(!kinds.contains("lamina.dev"), "of the kinds is left: {kinds}");
     Ok(())
 }
 
-async fn run(reader: &Reader, word: &str) -> Result<()> {
-    let blocks = blocks(QUICKSTART, word, &[]);
-    ensure!(!blocks.is_empty(), "the quickstart has no block `sh {word}`");
+async fn run(reader: &Reader, page: &str, word: &str) -> Result<()> {
+    let blocks = blocks(page, word, &[]);
+    ensure!(!blocks.is_empty(), "the page has no block `sh {word}`");
     for block in blocks {
         let said = reader.types(&block).await?;
         ensure!(!said.stderr.contains("arning"), "{block}\n{}", said.stderr);
-        said.success().with_context(|| format!("this block of the quickstart failed:\n{block}"))?;
+        said.success().with_context(|| format!("this block of the documentation failed:\n{block}"))?;
     }
     Ok(())
 }
