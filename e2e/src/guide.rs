@@ -68,6 +68,50 @@ pub fn agrees(written: &[String], found: &str) -> bool {
     written.len() == found.len() && written.iter().zip(found).all(|(written, found)| words(written) == words(found))
 }
 
+/// Whether an answer has the shape of what the page says: other numbers and ages are as good, and a line `...` stands for
+/// any lines.
+pub fn agrees_in_shape(written: &[String], found: &str) -> bool {
+    let shaped = |line: &str| line.split_whitespace().map(shape).collect::<Vec<_>>();
+    let is_something = |line: &Vec<String>| !line.is_empty();
+    let written: Vec<Vec<String>> = written.iter().map(|line| shaped(line)).filter(is_something).collect();
+    let found: Vec<Vec<String>> = found.lines().map(shaped).filter(is_something).collect();
+    fits(&written, &found)
+}
+
+fn fits(written: &[Vec<String>], found: &[Vec<String>]) -> bool {
+    match written.split_first() {
+        None => found.is_empty(),
+        Some((line, rest)) if *line == ["..."] => (0..=found.len()).any(|skipped| fits(rest, &found[skipped..])),
+        Some((line, rest)) => found.split_first().is_some_and(|(other, found)| line == other && fits(rest, found)),
+    }
+}
+
+/// A word with every number in it as `#`, every age as `#s`, and units of memory as one.
+fn shape(word: &str) -> String {
+    if is_age(word) {
+        return "#s".to_owned();
+    }
+    if ["KiB", "MiB", "GiB"].contains(&word) {
+        return "B".to_owned();
+    }
+    let mut shape = String::new();
+    let mut rest = word;
+    while let Some(symbol) = rest.chars().next() {
+        let number = rest.trim_start_matches(|symbol: char| symbol.is_ascii_digit());
+        let fraction = number.strip_prefix('.').filter(|_| number.len() < rest.len());
+        let fraction = fraction.filter(|fraction| fraction.starts_with(|symbol: char| symbol.is_ascii_digit()));
+        if number.len() < rest.len() {
+            shape.push('#');
+            rest =
+                fraction.map_or(number, |fraction| fraction.trim_start_matches(|symbol: char| symbol.is_ascii_digit()));
+        } else {
+            shape.push(symbol);
+            rest = &rest[symbol.len_utf8()..];
+        }
+    }
+    shape
+}
+
 fn words(line: &str) -> Vec<&str> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     if words.len() > 1 && words.last().is_some_and(|word| is_age(word)) {
@@ -112,5 +156,15 @@ mod tests {
         assert!(!agrees(&found[0].answer, "NAME   AGE\nb      2m15s\n"));
         assert_eq!((found[1].host.as_deref(), found[1].line.as_str()), (Some("host-1"), "ls"));
         assert!(agrees(&found[1].answer, "") && !is_age("4s2") && !is_age("s") && is_age("3d"));
+    }
+
+    #[test]
+    fn a_shape_is_words_without_their_numbers() {
+        let written = ["UNIT  CPU  SINCE", "...", "web   0.10  3m", "", "over 2.0 s"].map(str::to_owned);
+        assert!(agrees_in_shape(&written, "UNIT CPU SINCE\nx\ny 1\nweb 12.0 40s\nover 2.1 s\n"));
+        assert!(agrees_in_shape(&written, "UNIT CPU SINCE\nweb 2.0 40s\nover 2.1 s\n"));
+        assert!(!agrees_in_shape(&written, "UNIT CPU SINCE\nworker 2.0 40s\nover 2.1 s\n"));
+        assert!(!agrees_in_shape(&written, "UNIT CPU SINCE\nweb 2.0 40s\n"));
+        assert_eq!(["99.7", "100", "8-9", "KiB", "v1.2.", "a.b"].map(shape), ["#", "#", "#-#", "B", "v#.", "a.b"]);
     }
 }

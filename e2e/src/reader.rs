@@ -1,4 +1,4 @@
-//! Runs what a page of the documentation says, as its reader would: in a folder with Lamina's source, kubectl and Helm.
+//! Runs what a page of the documentation says, as its reader would: in a folder with Lamina's source, kubectl, its plugin and Helm.
 
 #![expect(clippy::disallowed_methods, reason = "it makes the reader's folder")]
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::control_plane::{ControlPlane, Said};
+use crate::program;
 
 /// What of the source a reader uses.
 const SOURCE: [&str; 3] = ["charts", "examples", "gitops"];
@@ -28,7 +29,8 @@ impl Reader {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
             symlink(source, folder.join(name)).with_context(|| format!("linking {name}"))?;
         }
-        let programs = [plane.kubectl_path(), plane.helm_path()];
+        let plugin = program::built("kubectl-lamina")?;
+        let programs = [plane.kubectl_path(), plane.helm_path(), &plugin];
         let folders = programs.iter().filter_map(|program| program.parent());
         let tools: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
         let tools = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.join(":"));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lamina_e2e::cache::Cache;
 use lamina_e2e::control_plane::{ControlPlane, Options};
 use lamina_e2e::fleet::Fleet;
-use lamina_e2e::guide::{Step, agrees, blocks, steps};
+use lamina_e2e::guide::{Step, agrees, agrees_in_shape, blocks, steps};
 use lamina_e2e::host::scratch::Scratch;
 use lamina_e2e::host::{Host, HostSpec, Lifetime, Output};
 use lamina_e2e::image::Suite;
@@ -15,6 +15,7 @@ use lamina_e2e::reader::Reader;
 
 /// What strangers read first.
 const QUICKSTART: &str = include_str!("../../docs/quickstart.md");
+const MEASURING: &str = include_str!("../../docs/kubectl-lamina-cluster.md");
 const TUNING: &str = include_str!("../../docs/tuning-limits.md");
 const UNINSTALLING: &str = include_str!("../../docs/uninstalling.md");
 /// The host, as the page calls it.
@@ -41,13 +42,38 @@ async fn every_command_of_the_quickstart_answers_as_it_is_written() -> Result<()
         let found = answer(&fleet, &reader, step).await?;
         println!("{}$ {}\n{found}", step.host.as_deref().unwrap_or_default(), step.line);
         if !agrees(&step.answer, &found) {
-            wrong.push(format!("$ {}\nanswers\n{found}\nand not\n{}", step.line, step.answer.join("\n")));
+            wrong.push(told(step, &found));
+        }
+        if step.line.contains("--for=condition=Degraded") {
+            wrong.extend(unlike(&fleet, &reader, "mistake").await?);
         }
     }
     ensure!(wrong.is_empty(), "the quickstart says otherwise:\n{}\n{}", wrong.join("\n"), fleet.dump().await);
     limits_are_tuned(&fleet, &reader).await?;
+    fleet.host(HOST)?.install("kubectl-lamina", "/usr/local/bin/kubectl-lamina").await?;
+    let unlike = unlike(&fleet, &reader, "measured").await?;
+    ensure!(unlike.is_empty(), "the page about measuring says otherwise:\n{}", unlike.join("\n"));
     one_topology_is_taken_away(&fleet, &reader).await?;
     run(&reader, QUICKSTART, "helm-uninstall").await
+}
+
+fn told(step: &Step, found: &str) -> String {
+    format!("$ {}\nanswers\n{found}\nand not\n{}", step.line, step.answer.join("\n"))
+}
+
+/// What a session of the page about measuring answers otherwise, apart from numbers and ages.
+async fn unlike(fleet: &Fleet, reader: &Reader, word: &str) -> Result<Vec<String>> {
+    let steps = steps(MEASURING, word);
+    ensure!(!steps.is_empty(), "the page about measuring has no session `{word}`");
+    let mut unlike = Vec::new();
+    for step in &steps {
+        let found = answer(fleet, reader, step).await?;
+        println!("{}$ {}\n{found}", step.host.as_deref().unwrap_or_default(), step.line);
+        if !step.answer.is_empty() && !agrees_in_shape(&step.answer, &found) {
+            unlike.push(told(step, &found));
+        }
+    }
+    Ok(unlike)
 }
 
 /// The first topology once more, and what the page about limits changes of it.
