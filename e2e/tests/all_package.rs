@@ -9,7 +9,7 @@ use lamina_e2e::cache::Cache;
 use lamina_e2e::control_plane::kubeconfig;
 use lamina_e2e::deb::Package;
 use lamina_e2e::fleet::{Fleet, example, waiting};
-use lamina_e2e::guide::{self, blocks};
+use lamina_e2e::guide::{self, agrees_in_shape, blocks, steps};
 use lamina_e2e::host::machine::API_SERVER;
 use lamina_e2e::host::scratch::Scratch;
 use lamina_e2e::host::{Host, HostSpec, Lifetime, Output, QemuHost};
@@ -192,15 +192,20 @@ async fn a_host_runs_alone_joins_by_the_guide_and_keeps_its_processes(suite: Sui
     is_upgraded_removed_and_installed_again(&mut world).await
 }
 
-/// One command brings the example up, measured; the second one does nothing.
+/// One command brings the example up, measured, and tells what the guide shows; the second one does nothing.
 async fn runs_alone(world: &World) -> Result<()> {
     world.host.put("/root/orchestrator.yaml", 0o644, example::text()?.into_bytes()).await?;
     let ahead = world.local("-f /root/orchestrator.yaml --dry-run", 2).await?;
+    println!("{ahead}");
     ensure!(ahead.contains("recreate  orchestrator-control.slice") && ahead.contains("reload"), "{ahead}");
     ensure!(world.host.run("ls /etc/systemd/system | grep -c orchestrator; true").await? == "0", "a look ahead wrote");
     let told = world.local("-f /root/orchestrator.yaml", 0).await?;
     println!("{told}");
     ensure!(told.contains("control  8 cores, NUMA node #0") && told.contains("16-19"), "{told}");
+    for (step, found) in steps(GUIDE, "local").iter().zip([&ahead, &told]) {
+        ensure!(agrees_in_shape(&step.answer, found), "`{}` answers\n{found}\nand not {:#?}", step.line, step.answer);
+    }
+    ensure!(steps(GUIDE, "local").len() == 2, "the guide shows a look ahead and a run");
     world.expect_pinned("a run without a cluster").await?;
     let lives = world.lives().await?;
     let again = world.local("-f /root/orchestrator.yaml", 0).await?;

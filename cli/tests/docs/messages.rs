@@ -5,23 +5,28 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::pages::{read, root};
+use crate::pages::{page, read, root};
 
 const PAGE: &str = "docs/troubleshooting.md";
+/// Another page, whose blocks of text are messages.
+const PODS: &str = "docs/beside-pods.md";
 /// Who speaks in conditions.
 const SPEAKERS: [&str; 3] = ["crds/src", "node-agent/src", "operator/src"];
 
 #[test]
 fn every_message_that_is_quoted_can_be_said() {
     let sentences = sentences();
-    let page = read(PAGE);
-    let messages = quoted(&page);
+    let messages = quoted(&read(PAGE));
     assert!(messages.len() > 20, "{PAGE} quotes only {messages:?}");
-    for message in messages {
+    let of_pods = page(PODS.to_owned());
+    let told = of_pods.blocks().filter(|(words, _)| *words == "text");
+    let told: Vec<String> = told.map(|(_, text)| one_line(text)).collect();
+    assert_eq!(told.len(), 2, "{PODS} quotes {told:?}");
+    for message in messages.into_iter().chain(told) {
         for clause in message.split("; ") {
             let parts = || clause.split(": ").filter(|part| part.contains(' '));
             let is_said = sentences.can_say(clause) || parts().all(|part| sentences.can_say(part));
-            assert!(is_said, "{PAGE} quotes `{message}`, of which nobody says `{clause}`");
+            assert!(is_said, "the book quotes `{message}`, of which nobody says `{clause}`");
         }
     }
 }
@@ -32,9 +37,13 @@ fn quoted(page: &str) -> Vec<String> {
     let message = |paragraph: &str| {
         let inner = paragraph.strip_prefix('`')?.strip_suffix('`')?;
         let is_one = !inner.contains('`') && inner.contains(' ');
-        is_one.then(|| inner.split_whitespace().collect::<Vec<_>>().join(" "))
+        is_one.then(|| one_line(inner))
     };
     paragraphs.filter_map(message).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The constant parts of what can be said; between them stands what is filled in.
