@@ -5,10 +5,11 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
 use crate::control_plane::{ControlPlane, Said};
+use crate::guide::blocks;
 use crate::program;
 
 /// What of the source a reader uses.
@@ -16,6 +17,7 @@ const SOURCE: [&str; 3] = ["charts", "examples", "gitops"];
 
 /// Somebody who reads a page and types what stands there.
 pub struct Reader {
+    source: PathBuf,
     folder: PathBuf,
     tools: String,
     kubeconfig: PathBuf,
@@ -34,19 +36,41 @@ impl Reader {
         let folders = programs.iter().filter_map(|program| program.parent());
         let tools: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
         let tools = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.join(":"));
-        Ok(Self { folder: folder.to_owned(), tools, kubeconfig: plane.kubeconfig_admin() })
+        let source = folder.to_owned();
+        Ok(Self { folder: source.clone(), source, tools, kubeconfig: plane.kubeconfig_admin() })
+    }
+
+    /// The same reader, now in another folder.
+    pub fn within(self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..self }
     }
 
     /// Where Lamina's source lies for this reader.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Types every block of a page that bears this word, as in "```sh helm", with these settings (see [`blocks`]).
+    ///
+    /// # Errors
+    /// Fails where the page has no such block, and with the first block that fails.
+    pub async fn follows(&self, page: &str, word: &str, settings: &[(&str, &str)]) -> Result<Vec<Said>> {
+        let blocks = blocks(page, word, settings);
+        ensure!(!blocks.is_empty(), "the page has no block `sh {word}`");
+        let mut all = Vec::new();
+        for block in blocks {
+            let said = self.types(&block).await?;
+            ensure!(said.code == 0, "this block failed: {}\n{block}", said.stderr);
+            all.push(said);
+        }
+        Ok(all)
     }
 
     /// Types some lines, of which the first that fails ends it.
     pub async fn types(&self, lines: &str) -> Result<Said> {
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", lines]).current_dir(&self.folder).env("PATH", &self.tools);
-        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder).kill_on_drop(true);
+        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.source).kill_on_drop(true);
         let output = command.output().await.with_context(|| format!("running `{lines}`"))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Said { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code().unwrap_or(-1) })

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lamina_e2e::cache::Cache;
 use lamina_e2e::control_plane::{ControlPlane, Options};
 use lamina_e2e::fleet::Fleet;
-use lamina_e2e::guide::{Step, agrees, agrees_in_shape, blocks, steps};
+use lamina_e2e::guide::{Step, agrees, agrees_in_shape, steps};
 use lamina_e2e::host::scratch::Scratch;
 use lamina_e2e::host::{Host, HostSpec, Lifetime, Output};
 use lamina_e2e::image::Suite;
@@ -30,7 +30,7 @@ async fn every_command_of_the_quickstart_answers_as_it_is_written() -> Result<()
     let options = Options { lifetime: Lifetime::Tethered, ..Options::default() };
     let plane = ControlPlane::start(&scratch.path().join("control-plane"), options).await?;
     let reader = Reader::of(&plane, &scratch.path().join("reader"))?;
-    run(&reader, QUICKSTART, "helm").await?;
+    reader.follows(QUICKSTART, "helm", &[]).await?;
     let mut fleet = Fleet::bare(plane, scratch.path()).await?;
     fleet.wait_served().await?;
     fleet.add_host(&cache, HostSpec::twenty(HOST, Suite::Bookworm), &[]).await?;
@@ -54,7 +54,7 @@ async fn every_command_of_the_quickstart_answers_as_it_is_written() -> Result<()
     let unlike = unlike(&fleet, &reader, "measured").await?;
     ensure!(unlike.is_empty(), "the page about measuring says otherwise:\n{}", unlike.join("\n"));
     one_topology_is_taken_away(&fleet, &reader).await?;
-    run(&reader, QUICKSTART, "helm-uninstall").await
+    reader.follows(QUICKSTART, "helm-uninstall", &[]).await.map(drop)
 }
 
 fn told(step: &Step, found: &str) -> String {
@@ -79,7 +79,7 @@ async fn unlike(fleet: &Fleet, reader: &Reader, word: &str) -> Result<Vec<String
 /// The first topology once more, and what the page about limits changes of it.
 async fn limits_are_tuned(fleet: &Fleet, reader: &Reader) -> Result<()> {
     reader.types("kubectl apply -f examples/first.yaml").await?.success()?;
-    run(reader, TUNING, "tuning").await?;
+    reader.follows(TUNING, "tuning", &[]).await?;
     let wait = "kubectl wait --for=condition=Ready slicetopology/first --timeout=2m";
     reader.types(wait).await?.success().context("after the change of a limit")?;
     let limit = fleet.host(HOST)?.run("cat /sys/fs/cgroup/first.slice/first-front.slice/memory.max").await?;
@@ -89,18 +89,9 @@ async fn limits_are_tuned(fleet: &Fleet, reader: &Reader) -> Result<()> {
 
 /// What the page about uninstalling says of one topology: nothing of it is left.
 async fn one_topology_is_taken_away(fleet: &Fleet, reader: &Reader) -> Result<()> {
-    run(reader, UNINSTALLING, "topology").await?;
+    reader.follows(UNINSTALLING, "topology", &[]).await?;
     let left = fleet.host(HOST)?.run("ls -d /etc/systemd/system/first* /sys/fs/cgroup/first.slice || true").await?;
     ensure!(left.trim().is_empty(), "of the topology is left on its host: {left}");
-    Ok(())
-}
-
-async fn run(reader: &Reader, page: &str, word: &str) -> Result<()> {
-    let blocks = blocks(page, word, &[]);
-    ensure!(!blocks.is_empty(), "the page has no block `sh {word}`");
-    for block in blocks {
-        reader.types(&block).await?.success().with_context(|| format!("this block failed:\n{block}"))?;
-    }
     Ok(())
 }
 

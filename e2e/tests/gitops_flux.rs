@@ -11,7 +11,6 @@ use lamina_e2e::gitops::GitFleet;
 use lamina_e2e::gitops::flux::{Flux, Kept, Kind, NAMESPACE, Outcome, Verdict};
 use lamina_e2e::gitops::repository::Commit;
 use lamina_e2e::gitops::subject::{Times, config_map, topology, with};
-use lamina_e2e::guide::blocks;
 use lamina_e2e::host::Host;
 use lamina_e2e::reader::Reader;
 use serde_json::{Value, json};
@@ -44,19 +43,14 @@ async fn what_is_committed_is_so_on_the_hosts_or_refused_at_once() -> Result<()>
 /// Does what the quickstart says of Git, and gives the commit that this published.
 async fn follow_the_quickstart(git: &GitFleet) -> Result<Commit> {
     let reader = Reader::of(&git.fleet.control_plane, &git.folder().join("reader"))?;
-    let (source, lamina, fleet) = (reader.folder().display().to_string(), git.lamina_url(), git.fleet_url());
-    let settings = [("LAMINA", source.as_str()), ("LAMINA_URL", &lamina), ("FLEET_URL", &fleet)];
-    let blocks = blocks(include_str!("../../docs/quickstart.md"), "git", &settings);
-    ensure!(!blocks.is_empty(), "the quickstart has no block `sh git`");
+    let reader = reader.within(git.repository.folder());
     reader
         .types("git config --global user.name reader && git config --global user.email reader@localhost")
         .await?
         .success()?;
-    for block in blocks {
-        let block = format!("cd {}\n{block}", git.repository.folder().display());
-        let said = reader.types(&block).await?;
-        said.success().with_context(|| format!("this block of the quickstart failed:\n{block}"))?;
-    }
+    let (source, lamina, fleet) = (reader.source().display().to_string(), git.lamina_url(), git.fleet_url());
+    let settings = [("LAMINA", source.as_str()), ("LAMINA_URL", &lamina), ("FLEET_URL", &fleet)];
+    reader.follows(include_str!("../../docs/quickstart.md"), "git", &settings).await?;
     git.repository.just_published().await
 }
 
