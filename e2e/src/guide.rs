@@ -94,19 +94,14 @@ fn shape(word: &str) -> String {
     if ["KiB", "MiB", "GiB"].contains(&word) {
         return "B".to_owned();
     }
+    let symbols: Vec<char> = word.chars().collect();
+    let is_digit = |at: usize| symbols.get(at).is_some_and(char::is_ascii_digit);
     let mut shape = String::new();
-    let mut rest = word;
-    while let Some(symbol) = rest.chars().next() {
-        let number = rest.trim_start_matches(|symbol: char| symbol.is_ascii_digit());
-        let fraction = number.strip_prefix('.').filter(|_| number.len() < rest.len());
-        let fraction = fraction.filter(|fraction| fraction.starts_with(|symbol: char| symbol.is_ascii_digit()));
-        if number.len() < rest.len() {
-            shape.push('#');
-            rest =
-                fraction.map_or(number, |fraction| fraction.trim_start_matches(|symbol: char| symbol.is_ascii_digit()));
-        } else {
+    for (at, symbol) in symbols.iter().enumerate() {
+        let is_point = *symbol == '.' && at > 0 && is_digit(at - 1) && is_digit(at + 1);
+        let symbol = if is_point || is_digit(at) { '#' } else { *symbol };
+        if symbol != '#' || !shape.ends_with('#') {
             shape.push(symbol);
-            rest = &rest[symbol.len_utf8()..];
         }
     }
     shape
