@@ -78,6 +78,9 @@ pub struct AcceptedEntry {
     /// Processes, by unit and invocation, that may have read another content of a delivered file than the one asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub doubted: BTreeMap<UnitName, String>,
+    /// Processes, by unit and invocation, that were started before a delivered file they read was last changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<UnitName, String>,
     /// What is known of its units before they were Lamina's.
     #[serde(default, skip_serializing_if = "Past::is_empty")]
     pub past: Past,
@@ -165,6 +168,7 @@ fn succeed(former: Option<&AcceptedEntry>, left: Option<&Past>, entry: TopologyE
             written: BTreeSet::new(),
             formerly: BTreeMap::new(),
             doubted: BTreeMap::new(),
+            seen: BTreeMap::new(),
             past: left.cloned().unwrap_or_default(),
         };
     };

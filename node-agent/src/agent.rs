@@ -109,8 +109,8 @@ async fn carry_out(
         task.save_past(memory, host, &work.takings).await;
         work = converge(memory, host, &task.desired, &task.hardware, now).await;
     }
-    if !work.doubts.is_empty() {
-        task.note_doubts(memory, host, &work.doubts).await;
+    if !work.notes.is_empty() {
+        task.note_processes(memory, host, &work.notes).await;
         work = converge(memory, host, &task.desired, &task.hardware, now).await;
     }
     work.problems.append(&mut task.problems);
@@ -381,7 +381,7 @@ fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -
     let late = memory.unready.values().map(|(_, since)| *since + PATIENCE).filter(|at| *at > now);
     let missing = work.held.units.values().any(|refusal| !crate::report::needs_a_hand(refusal.reason));
     let unfinished =
-        !work.problems.is_empty() || !work.takings.is_empty() || !work.remaining.steps.is_empty() || missing;
+        !work.problems.is_empty() || !work.takings.is_empty() || !work.notes.is_empty() || !work.remaining.steps.is_empty() || missing;
     let unsaid = task.object.is_some() && (memory.api_due.is_some() || !memory.events.is_empty());
     let retry = ((unfinished && !ready) || unsaid).then(|| memory.api_due.unwrap_or(now + RETRY).max(now + RETRY));
     let times = [

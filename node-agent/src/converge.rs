@@ -1,16 +1,16 @@
 //! Conducts the inner loop of a pass: observe, plan and apply, until nothing is left to do or nothing helps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use lamina_crds::{Hardware, UnitName};
+use lamina_crds::{Hardware, TopologyName, UnitName};
 
 use crate::apply::{Outcome, apply};
 use crate::desired::DesiredHost;
 use crate::host::Host;
 use crate::memory::Memory;
 use crate::observed::{ObservedHost, ObservedUnit, Scope};
-use crate::plan::{Doubts, Effect, Finding, Plan, doubts, is_drift, plan};
+use crate::plan::{Effect, Finding, Notes, Plan, is_drift, notes, plan};
 use crate::preflight::{Held, Refusal, preflight, unsupported};
 use crate::takeover::{Takings, count_as_started, takings};
 
@@ -33,8 +33,8 @@ pub struct Work {
     pub drift: BTreeSet<Finding>,
     /// Why services were restarted.
     pub restarted: Vec<Finding>,
-    /// Processes in doubt; while there are any that are not stored as such, nothing was done.
-    pub doubts: Doubts,
+    /// What is not stored yet of running processes; while there is anything, nothing was done.
+    pub notes: BTreeMap<TopologyName, Notes>,
     /// Foreign files and processes that are not stored yet; while there are any, nothing was done.
     pub takings: Takings,
     /// What went wrong, except services that do not start.
@@ -78,10 +78,10 @@ pub async fn converge(
         }
         work.held.waiting = memory.health.waiting(now);
         work.held.waiting.extend(work.started.iter().cloned());
-        work.held.unknown = unknown(memory, &work);
-        work.doubts = work.observed.as_ref().map(|seen| doubts(desired, seen, &work.held)).unwrap_or_default();
+        work.held.unknown = unknown(memory, desired, &work);
+        work.notes = work.observed.as_ref().map(|seen| notes(desired, seen, &work.held)).unwrap_or_default();
         work.takings = work.observed.as_ref().map(|seen| takings(desired, seen, &work.held)).unwrap_or_default();
-        if !work.doubts.is_empty() || !work.takings.is_empty() {
+        if !work.notes.is_empty() || !work.takings.is_empty() {
             return work;
         }
         let plan = next(&mut work, desired);
@@ -133,13 +133,18 @@ async fn observe(host: &mut impl Host, desired: &DesiredHost, hardware: &Hardwar
     }
 }
 
-/// Services whose process was not seen in an earlier pass.
-fn unknown(memory: &Memory, work: &Work) -> BTreeSet<UnitName> {
+/// Services whose process was not seen in an earlier pass, be it another agent's.
+fn unknown(memory: &Memory, desired: &DesiredHost, work: &Work) -> BTreeSet<UnitName> {
+    let services = desired.entries.values().flat_map(|entry| &entry.services);
+    let noted: BTreeMap<&UnitName, &String> =
+        services.filter_map(|service| Some((&service.unit, service.seen.as_ref()?))).collect();
     let units = work.observed.iter().flat_map(|observed| &observed.units);
     let running = units.filter(|(_, seen)| seen.main_pid != 0);
     // What was started in this pass was started when all files were right.
-    let is_new =
-        |unit: &UnitName, seen: &ObservedUnit| !memory.health.knows(unit, seen) && !work.started.contains(unit);
+    let is_new = |unit: &UnitName, seen: &ObservedUnit| {
+        let is_noted = noted.get(unit).is_some_and(|invocation| **invocation == seen.invocation);
+        !is_noted && !memory.health.knows(unit, seen) && !work.started.contains(unit)
+    };
     running.filter(|(unit, seen)| is_new(unit, seen)).map(|(unit, _)| unit.clone()).collect()
 }
 

@@ -92,6 +92,8 @@ pub struct DesiredService {
     pub digests: TextDigests,
     /// The invocation of a process that may have read other files than those asked for: it counts as out of date.
     pub doubted: Option<String>,
+    /// The invocation of a process that is known to have been started before the files it reads were last changed.
+    pub seen: Option<String>,
     /// What its process is to be started with, for comparison with one that was started from foreign text.
     pub start: WantedStart,
     /// A process that was started from foreign text, and how it runs.

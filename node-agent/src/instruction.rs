@@ -14,7 +14,7 @@ use crate::desired::{DesiredEntry, DesiredHost};
 use crate::host::{Host, HostError};
 use crate::host_path::HostPath;
 use crate::memory::Memory;
-use crate::plan::Doubts;
+use crate::plan::Notes;
 use crate::preflight::Refusal;
 use crate::render::render;
 use crate::replace::replace_durably;
@@ -59,21 +59,27 @@ impl Task {
         object.generation.max(followed)
     }
 
-    /// Stores which processes may have read other files than those asked for, before these files are put right: then
-    /// nothing else tells. Where that fails, the files are left as they are.
-    pub(crate) async fn note_doubts(&mut self, memory: &mut Memory, host: &mut impl Host, doubts: &Doubts) {
+    /// Stores which processes may have read other files than those asked for, and which cannot have, before these files
+    /// are changed: then nothing else tells. Where that fails, the files are left as they are.
+    pub(crate) async fn note_processes(
+        &mut self,
+        memory: &mut Memory,
+        host: &mut impl Host,
+        notes: &BTreeMap<TopologyName, Notes>,
+    ) {
         let mut accepted = self.accepted.clone();
-        for (name, processes) in doubts {
+        for (name, Notes { doubted, seen }) in notes {
             if let Some(kept) = accepted.entries.get_mut(name) {
-                kept.doubted.extend(processes.clone());
+                kept.doubted.extend(doubted.clone());
+                kept.seen.extend(seen.clone());
             }
         }
         match store(host, accepted).await {
             Ok(accepted) => self.follow(memory, accepted),
             Err(error) => {
                 self.problems.push(error.to_string());
-                self.desired.paused.extend(doubts.keys().cloned());
-                self.in_doubt.extend(doubts.values().flat_map(BTreeMap::keys).cloned());
+                self.desired.paused.extend(notes.keys().cloned());
+                self.in_doubt.extend(notes.values().flat_map(|notes| notes.doubted.keys()).cloned());
             }
         }
     }
@@ -266,6 +272,7 @@ pub(crate) fn desired(accepted: &Accepted) -> DesiredHost {
         for service in &mut entry.services {
             service.adopted = kept.past.adopted.get(&service.unit).cloned();
             service.doubted = kept.doubted.get(&service.unit).cloned();
+            service.seen = kept.seen.get(&service.unit).cloned();
         }
         Some((name.clone(), entry))
     });

@@ -4,6 +4,7 @@
 //! one reload; live values; processes. The conductor observes again after each.
 
 mod disk;
+mod doubts;
 mod processes;
 mod removal;
 mod values;
@@ -20,7 +21,8 @@ use crate::observed::ObservedHost;
 use crate::preflight::Held;
 use crate::property::Properties;
 
-pub use disk::{Doubts, doubts, foreign_drop_ins, outranking, stale};
+pub use disk::{foreign_drop_ins, outranking, stale};
+pub use doubts::{Notes, notes};
 pub use processes::{sits_in, waits_for_restart};
 pub use values::{Difference, Layer, differences};
 

@@ -177,6 +177,7 @@ fn service_of(
         numa,
         digests,
         doubted: None,
+        seen: None,
         start: wanted_start(entry, service),
         adopted: None,
         start_after,

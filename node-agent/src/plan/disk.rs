@@ -1,20 +1,16 @@
 //! Decides which files, links and reloads are missing so that systemd has our text loaded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use lamina_crds::host_state::digest_of_bytes;
-use lamina_crds::slice_topology::OnChange;
-use lamina_crds::{TopologyName, UnitName};
+use lamina_crds::UnitName;
 
-use super::processes::DOUBT;
 use super::{Class, Effect, Entry, Finding, Hand, Step};
 use crate::desired::{DesiredHost, DesiredService, UnitText};
 use crate::host_path::{DROP_IN, FILES, HostPath, REMOVED_FROM, RUNTIME_CONTROL, UNIT_DIRECTORY};
 use crate::marker::is_intact;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit};
-use crate::preflight::Held;
 use crate::property::Property;
-use crate::takeover::{adopted_process, taken_drop_ins};
+use crate::takeover::taken_drop_ins;
 
 /// What must be written, in an order in which a power cut at any point leaves nothing unpinned at the next boot: files,
 /// then slices, then services, then the links that start services at boot.
@@ -145,85 +141,7 @@ fn link(observed: &ObservedHost, unit: &UnitName, slice: &UnitName) -> Option<St
     Some(Step::new(Class::Reload, effect).of(unit).after([slice.clone()]).because(finding))
 }
 
-/// Processes, by their invocation, of which nobody can tell whether they read the files that are asked for.
-pub type Doubts = BTreeMap<TopologyName, BTreeMap<UnitName, String>>;
-
-/// Processes that may have been started from other files than those that are asked for, and that are not known for it
-/// yet. Once the files are put right, nothing else tells: not of those that wait for their restart, and not of those that
-/// are to be stopped, should that fail.
-pub fn doubts(desired: &DesiredHost, observed: &ObservedHost, held: &Held) -> Doubts {
-    let present = desired.entries.iter().filter(|(_, entry)| entry.is_present());
-    let free = present.filter(|(name, _)| !held.entries.contains_key(*name) && !desired.paused.contains(*name));
-    let found = free.map(|(name, entry)| {
-        let entry = Entry { name, entry, observed, held };
-        let new = entry.in_doubt().filter(|(service, seen)| service.doubted.as_ref() != Some(&seen.invocation));
-        (name.clone(), new.map(|(service, seen)| (service.unit.clone(), seen.invocation.clone())).collect())
-    });
-    found.filter(|(_, processes): &(_, BTreeMap<UnitName, String>)| !processes.is_empty()).collect()
-}
-
-/// Whether a service in doubt is stopped before its files are put right, so that whatever happens then it starts from
-/// them. One that is out of date anyway is not: should its files stay as they are, it must not be down for that.
-fn is_stopped(service: &DesiredService, seen: &ObservedUnit) -> bool {
-    service.on_change == OnChange::Restart && seen.started_from.as_ref() == Some(&service.digests)
-}
-
-/// The content of the regular file at a path.
-fn found<'a>(observed: &'a ObservedHost, path: &HostPath) -> Option<&'a [u8]> {
-    match observed.files.get(path)? {
-        ObservedFile::Regular { content } => Some(content),
-        ObservedFile::Link { .. } | ObservedFile::Other { .. } => None,
-    }
-}
-
 impl Entry<'_> {
-    /// Services whose process nobody has seen before and that may have been started from other files than its text names:
-    /// a file it reads is not as asked, and either the text is the one that is asked for, or nobody asked for such a file.
-    fn in_doubt(&self) -> impl Iterator<Item = (&DesiredService, &ObservedUnit)> {
-        let wrong: Vec<&HostPath> = self.entry.files.keys().filter(|path| self.is_wrong(path)).collect();
-        self.entry.services.iter().filter_map(move |service| {
-            let seen = self.observed.units.get(&service.unit)?;
-            let mut reads = wrong.iter().filter(|path| service.text.fragment.contains(path.as_str()));
-            let is_current = seen.started_from.as_ref() == Some(&service.digests);
-            let is_in_doubt = reads.any(|path| is_current || self.is_strange(path));
-            // A process that was started from foreign text never read Lamina's files.
-            let is_unseen = self.held.unknown.contains(&service.unit) && adopted_process(service, seen).is_none();
-            (is_unseen && is_in_doubt && self.is_free(&service.unit)).then_some((service, seen))
-        })
-    }
-
-    fn is_wrong(&self, path: &HostPath) -> bool {
-        let wanted = self.entry.files.get(path).map(String::as_bytes);
-        !self.is_of_held(path) && found(self.observed, path) != wanted
-    }
-
-    /// Whether what stands at a delivered file's path was never asked for, as far as that is known.
-    fn is_strange(&self, path: &HostPath) -> bool {
-        let digest = found(self.observed, path).map(digest_of_bytes);
-        let is_known = |digests: &BTreeSet<String>| digest.is_some_and(|digest| digests.contains(&digest));
-        self.entry.formerly.get(path).is_some_and(|digests| !is_known(digests))
-    }
-
-    /// Whether the path is a held service's own environment.
-    fn is_of_held(&self, path: &HostPath) -> bool {
-        self.held.units.keys().any(|unit| HostPath::own_environment(self.name, unit) == *path)
-    }
-
-    fn stops_in_doubt(&self) -> Vec<Step> {
-        let stop = |service: &DesiredService| {
-            let finding = Finding {
-                object: service.unit.to_string(),
-                subject: "started text".to_owned(),
-                found: DOUBT.to_owned(),
-                wanted: service.digests.start.clone(),
-                hand: Hand::Unknown,
-            };
-            let effect = Effect::Stop { unit: service.unit.clone() };
-            Step::new(Class::Restart, effect).of(&service.unit).because(finding)
-        };
-        self.in_doubt().filter(|(service, seen)| is_stopped(service, seen)).map(|(service, _)| stop(service)).collect()
-    }
-
     /// Units whose loaded state is not what stands on disk, or no longer on disk.
     pub(super) fn stale_units(&self) -> Vec<Finding> {
         let slices = self.entry.slices.iter().map(|slice| (&slice.unit, None));

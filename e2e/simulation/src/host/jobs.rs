@@ -92,11 +92,12 @@ impl Systemd {
     fn activate_slices(&mut self, grounds: &mut Grounds<'_>, slice: Option<&UnitName>) {
         for name in slice.map(slice_chain).unwrap_or_default() {
             let now = self.tick_clock();
+            let invocation = self.new_invocation();
             let unit = self.know(grounds.disk, &name);
             if unit.activity != Activity::Active {
                 unit.activity = Activity::Active;
                 unit.active_since = now;
-                unit.invocation = format!("{now:032x}");
+                unit.invocation = invocation;
             }
             grounds.cgroups.make(&slice_path(&name));
             self.realize(grounds, &name);
@@ -113,8 +114,9 @@ impl Systemd {
         let now = self.tick_clock();
         self.next_pid += 1;
         let pid = self.next_pid;
+        let invocation = self.new_invocation();
         let Some(unit) = self.units.get_mut(name) else { return JobResult::Other("canceled".to_owned()) };
-        unit.invocation = format!("{now:032x}");
+        unit.invocation = invocation;
         let env_contents = match fate {
             Fate::Refused(failure) => {
                 unit.activity = if restarts { Activity::WaitsToRestart(failure) } else { Activity::Failed(failure) };

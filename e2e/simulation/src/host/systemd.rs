@@ -25,6 +25,8 @@ pub struct Systemd {
     /// Units that multi-user.target wants, as of the last reload: these stay in memory.
     wanted: BTreeSet<UnitName>,
     pub(super) next_pid: u32,
+    /// How many invocations there were, over all boots.
+    invocations: u64,
     /// Microseconds since boot, as far as anybody can tell: counts starts.
     clock: u64,
 }
@@ -132,6 +134,7 @@ impl Systemd {
             units: BTreeMap::new(),
             wanted: BTreeSet::new(),
             next_pid: 1000,
+            invocations: 0,
             clock: 1_000_000,
         }
     }
@@ -299,6 +302,12 @@ impl Systemd {
             // systemd logs a refusal and goes on; nobody is told.
             let _ = grounds.cgroups.write(grounds.machine, &path, property, &value);
         }
+    }
+
+    /// An invocation that no unit had before, on this boot or an earlier one.
+    pub(super) fn new_invocation(&mut self) -> String {
+        self.invocations += 1;
+        format!("{:032x}", self.invocations)
     }
 
     pub(super) fn tick_clock(&mut self) -> u64 {
