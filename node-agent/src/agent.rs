@@ -8,7 +8,6 @@ use lamina_crds::conditions::Reason;
 use lamina_crds::host_state::{AgentForm, AgentIdentity, EntryState, digest_of_bytes};
 use lamina_crds::{HostStateStatus, TopologyName};
 
-use crate::accept::Accepted;
 use crate::cluster::{Cluster, EventKind, HostEvent};
 use crate::converge::{Work, converge, look};
 use crate::desired::DesiredEntry;
@@ -223,6 +222,7 @@ async fn settle_entries(
         memory.unready.entry(name).or_insert((revision, now));
     }
     let mut accepted = task.accepted.clone();
+    let mut removed_from = BTreeSet::new();
     for name in &done {
         let (Some(kept), Some(entry)) = (accepted.entries.get_mut(name), task.desired.entries.get(name)) else {
             continue;
@@ -235,6 +235,11 @@ async fn settle_entries(
                 let delivered = entry.files.iter().filter(|_| entry.is_present());
                 let digest = |content: &String| [digest_of_bytes(content.as_bytes())].into();
                 kept.formerly = delivered.map(|(path, content)| (path.to_string(), digest(content))).collect();
+                let gone = kept.written.iter().map(HostPath::new).filter(|path| !paths.contains(path));
+                removed_from.extend(gone.map(|path| path.directory()));
+            }
+            if entry.state == EntryState::Absent {
+                removed_from.extend(REMOVED_FROM.map(HostPath::new));
             }
             kept.written = paths.iter().map(ToString::to_string).collect();
             memory.events.push(applied(name, entry));
@@ -243,7 +248,7 @@ async fn settle_entries(
     if accepted == task.accepted {
         return;
     }
-    if let Err(error) = make_removals_durable(host, &accepted).await {
+    if let Err(error) = make_durable(host, removed_from).await {
         work.problems.push(error.to_string());
         return;
     }
@@ -258,15 +263,15 @@ async fn settle_entries(
     }
 }
 
-/// What was removed must stay removed before it is forgotten: whoever removed it may have died before it was durable.
-async fn make_removals_durable(host: &mut impl Host, accepted: &Accepted) -> Result<(), HostError> {
-    use lamina_crds::host_state::EntryState::Absent;
-    if !accepted.entries.values().any(|kept| kept.entry.state == Absent) {
-        return Ok(());
-    }
-    for directory in REMOVED_FROM {
-        match host.sync(&HostPath::new(directory)).await {
-            Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+/// What was removed must stay removed before it is forgotten: whoever removed it may have died before it was durable. A
+/// directory that is gone itself went from the one above it.
+async fn make_durable(host: &mut impl Host, removed_from: BTreeSet<HostPath>) -> Result<(), HostError> {
+    let mut waiting = removed_from;
+    while let Some(directory) = waiting.pop_last() {
+        match host.sync(&directory).await {
+            Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                waiting.extend(Some(directory.directory()).filter(|above| *above != directory));
+            }
             other => other?,
         }
     }

@@ -97,6 +97,8 @@ impl Hand {
             Self::RemoveDropIn(unit) => remove(host, HostPath::drop_in(unit).as_str()),
             Self::Disable(unit) => remove(host, HostPath::enablement(unit).as_str()),
             Self::Reload => host.with_systemd(|systemd, grounds| systemd.reload(grounds)),
+            // Of a unit that is not there nobody sets anything.
+            Self::SetRuntime(unit, ..) if host.disk.entry(HostPath::fragment(unit).as_str()).is_none() => {}
             Self::SetRuntime(unit, property, value) => set(host, unit, &control(*property, value), RUNTIME_CONTROL),
             Self::SetPersistent(unit, property, value) => {
                 set(host, unit, &control(*property, value), PERSISTENT_CONTROL);

@@ -180,6 +180,24 @@ pub(super) fn troubles() -> Vec<Scenario> {
             ],
         ),
         scenario(
+            "what was removed is durably gone before it is forgotten",
+            vec![
+                Step::Apply("app", Wish { removes: true, ..Wish::app() }),
+                Step::Settle,
+                Step::Apply("app", {
+                    let mut wish = Wish { removes: true, ..Wish::app() };
+                    wish.services.remove("api");
+                    wish
+                }),
+                Step::Round,
+                Step::Round,
+                Step::LosePower(host()),
+                Step::Settle,
+                Step::Delete("app"),
+                Step::Settle,
+            ],
+        ),
+        scenario(
             "a process that started in the middle of a change is not forgotten when that is taken back",
             vec![
                 Step::Apply("app", waiting()),
