@@ -10,7 +10,7 @@ use lamina_crds::{CpuSet, UnitName};
 use crate::placement::bound::{needs_of, sorted_rooms};
 use crate::placement::demand::{Demand, Placement, Relation, Wanted};
 use crate::placement::machine::{KINDS, Machine, slot};
-use crate::placement::problem::{Cell, End, NODE, Pieces, Problem, Side, Task, Tie};
+use crate::placement::problem::{Cell, End, NODE, Pieces, Problem, Side, Task, Tie, Used};
 use crate::placement::quantities::Quantities;
 use crate::placement::state::State;
 
@@ -399,8 +399,8 @@ impl<'a> Board<'a> {
         None
     }
 
-    fn place(&self, cpus: &CpuSet) -> [Vec<u16>; KINDS] {
-        [0, 1, 2].map(|slot| self.machine.domains_of(slot, cpus))
+    fn place(&self, cpus: &CpuSet) -> Used {
+        [0, 1, 2].map(|slot| self.machine.domains_of(slot, cpus).into())
     }
 
     /// The wishes of all slices about each other.
@@ -438,7 +438,7 @@ type Rooms = Vec<[Vec<u32>; KINDS]>;
 /// Where a slice runs.
 enum Root {
     Demand(usize),
-    Settled([Vec<u16>; KINDS]),
+    Settled(Used),
 }
 
 /// The nodes of the devices that a demand wants to be near, by index, in order.

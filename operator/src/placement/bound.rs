@@ -60,6 +60,38 @@ impl Outlook {
         Some(bound)
     }
 
+    /// What all others cost at least, whatever a task that waits gets: the bound without that task's part.
+    pub fn others(&self, problem: &Problem, state: &State, task: usize, bound: &Cost) -> Cost {
+        let mut others = bound.clone();
+        let Some(needs) = self.needs_alone(problem, state, task) else { return others };
+        let own = self.own(problem, state, task, &needs);
+        problem.subtract(&mut others, problem.tasks[task].class, &own);
+        let mut all = vec![None; problem.tasks.len()];
+        all[task] = Some(needs);
+        let here = End::Task(task);
+        let waits = |end: &End| matches!(end, End::Task(other) if *other != task && state.shares[*other].is_none());
+        let decided = problem
+            .ties
+            .iter()
+            .filter(|tie| (tie.from == here || tie.to == here) && !waits(&tie.from) && !waits(&tie.to));
+        for tie in decided {
+            let unmet = self.tied(problem, state, tie, &all);
+            others[problem.width - 2] -= unmet;
+            if tie.side == Side::Near && tie.slot == NODE {
+                others[problem.width - 1] -= unmet * self.nearest();
+            }
+        }
+        others
+    }
+
+    fn needs_alone(&self, problem: &Problem, state: &State, index: usize) -> Option<Needs> {
+        let task = &problem.tasks[index];
+        if task.held > 0 {
+            return needs_beside_held(problem, state, index);
+        }
+        least_of(&sorted_rooms(problem, state, task), task.count)
+    }
+
     /// The bound before the search begins, sharper.
     pub fn first_bound(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Cost> {
         let mut bound = self.bound(problem, state, cost)?;
@@ -112,8 +144,7 @@ impl Outlook {
                 continue;
             }
             let rooms = rooms[self.alike[index]].get_or_insert_with(|| sorted_rooms(problem, state, task));
-            let fitting = rooms.iter().filter_map(|room| needs_of(room, task.count));
-            needs[index] = Some(fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))?);
+            needs[index] = Some(least_of(rooms, task.count)?);
         }
         let free: u32 = state.free.iter().sum();
         (wanted <= free).then_some(needs)
@@ -199,6 +230,12 @@ fn added_up(mut rooms: Vec<u32>) -> Vec<u32> {
         *room = sum;
     }
     rooms
+}
+
+/// How many domains of each kind so much needs at least, whichever kind of core is chosen.
+fn least_of(rooms: &[[Vec<u32>; KINDS]], count: u32) -> Option<Needs> {
+    let fitting = rooms.iter().filter_map(|room| needs_of(room, count));
+    fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))
 }
 
 /// How many domains of each kind so much needs; none if it does not fit.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use crate::placement::bound::Outlook;
 use crate::placement::packing::{Bin, Joints, MOST_BINS, MOST_KINDS, MOST_WISHES, Packed, Packing, Pair, Unmet};
-use crate::placement::problem::{Cost, End, NODE, Problem, Share, Side, Tie};
+use crate::placement::problem::{Cost, End, NODE, Problem, Share, Side, Takes, Tie};
 use crate::placement::state::State;
 use lamina_crds::hardware::CoreKind;
 use lamina_crds::wishes::AlignPolicy;
@@ -364,7 +364,7 @@ impl<'a> Table<'a> {
             for task in tasks {
                 let of = &self.problem.tasks[*task];
                 let mut rest = of.count;
-                let mut takes = Vec::new();
+                let mut takes = Takes::new();
                 for cell in &cells {
                     let units = self.problem.room(of, *cell, &free).min(rest);
                     if units > 0 {

@@ -4,9 +4,10 @@
 use std::cmp::{Ordering, Reverse};
 
 use lamina_crds::wishes::AlignPolicy;
+use smallvec::SmallVec;
 
 use crate::placement::machine::KINDS;
-use crate::placement::problem::{End, L3, NODE, Own, Pieces, Problem, Share, Side};
+use crate::placement::problem::{End, L3, NODE, Own, Pieces, Problem, Share, Side, Takes};
 use crate::placement::state::State;
 use crate::placement::tree::Tree;
 
@@ -83,7 +84,7 @@ struct Finder<'a> {
     shy: Vec<usize>,
     /// By kind of domain, whether any tie speaks of it.
     has_ties: [bool; KINDS],
-    takes: Vec<(u16, u32)>,
+    takes: Takes,
     pending: Vec<(usize, u32)>,
     draft: Share,
     tried: usize,
@@ -106,7 +107,7 @@ impl<'a> Finder<'a> {
             company: 0,
             shy: Vec::new(),
             has_ties: [0, 1, 2].map(|slot| problem.ties.iter().any(|tie| tie.slot == slot)),
-            takes: Vec::new(),
+            takes: Takes::new(),
             pending: Vec::new(),
             draft: Share::default(),
             tried: 0,
@@ -216,7 +217,7 @@ impl<'a> Finder<'a> {
         let is_cut = |candidate: &&Candidate| {
             candidate.share.used[NODE].len() > 1 && candidate.own.excess.iter().any(|excess| *excess > 0)
         };
-        let mut areas: Vec<Vec<u16>> =
+        let mut areas: Vec<SmallVec<[u16; 8]>> =
             self.found.iter().filter(is_cut).map(|candidate| candidate.share.used[NODE].clone()).collect();
         areas.sort_unstable();
         areas.dedup();
@@ -561,7 +562,7 @@ impl Candidate {
     }
 }
 
-type Merits<'a> = (&'a Own, &'a Remnants, &'a Vec<(u16, u32)>);
+type Merits<'a> = (&'a Own, &'a Remnants, &'a Takes);
 
 fn compare(one: Merits, other: Merits) -> Ordering {
     let more_first = |take: &(u16, u32)| (take.0, Reverse(take.1));

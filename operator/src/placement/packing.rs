@@ -93,14 +93,22 @@ impl Packing {
     pub fn fewest_joints(&self, kind: usize) -> i32 {
         let rooms = rooms(&self.bins, kind);
         let largest = self.wishes.iter().max().copied().unwrap_or(0);
-        (1..=largest).map(|part| self.missing(part, 0, &rooms)).max().unwrap_or(0).max(0)
+        (1..=largest).map(|part| missing(part, self.wanted(part, 0), &rooms)).max().unwrap_or(0).max(0)
     }
 
-    /// How many more parts of this size the wishes from one on need than these rooms have.
-    fn missing(&self, part: u32, from: usize, rooms: &[u32]) -> i32 {
-        let wanted: u32 = self.wishes[from..].iter().map(|wish| wish / part).sum();
-        let there: u32 = rooms.iter().map(|room| room / part).sum();
-        wanted as i32 - there as i32
+    /// How many parts of this size the wishes from one on need.
+    fn wanted(&self, part: u32, from: usize) -> u32 {
+        self.wishes[from..].iter().map(|wish| wish / part).sum()
+    }
+
+    /// For the wishes from each one on: their sizes, each once, and how many parts of that size they need.
+    fn parts(&self) -> Vec<Vec<(u32, u32)>> {
+        let sizes = |from: usize| {
+            let mut sizes = self.wishes[from..].to_vec();
+            sizes.dedup();
+            sizes.into_iter().map(|size| (size, self.wanted(size, from))).collect()
+        };
+        (0..self.wishes.len()).map(sizes).collect()
     }
 
     /// What the wishes from each one on take together.
@@ -128,6 +136,12 @@ impl Packing {
         fills.reverse();
         fills
     }
+}
+
+/// How many more parts of this size are wanted than these rooms have.
+fn missing(part: u32, wanted: u32, rooms: &[u32]) -> i32 {
+    let there: u32 = rooms.iter().map(|room| room / part).sum();
+    wanted as i32 - there as i32
 }
 
 /// The rooms of the domains of one kind; those that hang together count as one.

@@ -3,6 +3,7 @@
 
 use lamina_crds::hardware::CoreKind;
 use lamina_crds::wishes::AlignPolicy;
+use smallvec::{SmallVec, smallvec};
 
 use crate::placement::machine::KINDS;
 
@@ -106,7 +107,7 @@ pub enum End {
     /// A task.
     Task(usize),
     /// A slice whose place is settled, with its domains by kind.
-    Settled([Vec<u16>; KINDS]),
+    Settled(Used),
 }
 
 /// Together or not.
@@ -118,13 +119,19 @@ pub enum Side {
     Apart,
 }
 
+/// Cells and how much of each. Nearly always so few that they need no memory of their own: shares are made by the thousand.
+pub type Takes = SmallVec<[(u16, u32); 8]>;
+
+/// Domains in use, by kind, in order.
+pub type Used = [SmallVec<[u16; 8]>; KINDS];
+
 /// What one task gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Cells and how much of each, in the task's unit; in order of cells.
-    pub takes: Vec<(u16, u32)>,
+    pub takes: Takes,
     /// The domains used, by kind, in order.
-    pub used: [Vec<u16>; KINDS],
+    pub used: Used,
 }
 
 /// The part of the cost that one task causes.
@@ -141,7 +148,7 @@ pub struct Own {
 }
 
 /// The cost of an arrangement, most important first.
-pub type Cost = Vec<u32>;
+pub type Cost = SmallVec<[u32; 12]>;
 
 impl Cell {
     /// How much is in it when nothing is given out.
@@ -187,7 +194,7 @@ impl Problem {
     }
 
     /// The share that these takes make.
-    pub fn share(&self, takes: Vec<(u16, u32)>) -> Share {
+    pub fn share(&self, takes: Takes) -> Share {
         let mut share = Share { takes, ..Share::default() };
         self.find_used(&mut share);
         share
@@ -252,6 +259,19 @@ impl Problem {
         }
         cost[self.width - 2] += wishes;
         cost[self.width - 1] += distance;
+    }
+
+    /// Takes what one task causes out of a cost of which it is a part.
+    pub fn subtract(&self, cost: &mut Cost, class: usize, own: &Own) {
+        let Own { moves, excess, wishes, distance } = own;
+        cost[0] -= moves;
+        for (position, excess) in excess.iter().enumerate() {
+            if let Some(level) = self.levels[class][position] {
+                cost[level] -= excess;
+            }
+        }
+        cost[self.width - 2] -= wishes;
+        cost[self.width - 1] -= distance;
     }
 
     /// What a share costs its task: ties count as soon as both ends have their place. None if something that must hold
@@ -332,7 +352,7 @@ impl Problem {
 
     /// The cost before any task has its share.
     pub fn start(&self) -> Cost {
-        let mut cost = vec![0; self.width];
+        let mut cost: Cost = smallvec![0; self.width];
         for (wishes, distance) in self.ties.iter().filter_map(|tie| self.settled_cost(tie)) {
             cost[self.width - 2] += wishes;
             cost[self.width - 1] += distance;
@@ -341,7 +361,7 @@ impl Problem {
     }
 
     /// What a tie costs between two places. None if it must hold and does not.
-    pub fn tie_cost(&self, tie: &Tie, from: &[Vec<u16>; KINDS], to: &[Vec<u16>; KINDS]) -> Option<(u32, u32)> {
+    pub fn tie_cost(&self, tie: &Tie, from: &Used, to: &Used) -> Option<(u32, u32)> {
         let (here, there) = (&from[tie.slot], &to[tie.slot]);
         let unmet = match tie.side {
             Side::Near => outside(here, there),

@@ -8,7 +8,7 @@ use crate::placement::bound::Outlook;
 use crate::placement::crossings::{Crossings, Sofar, crossings, ties};
 use crate::placement::kinds::with_kinds_chosen;
 use crate::placement::options::{Candidate, Width, all, candidates};
-use crate::placement::problem::{Cost, End, Problem, Share};
+use crate::placement::problem::{Cost, End, Own, Problem, Share};
 use crate::placement::shapes::Dice;
 use crate::placement::state::State;
 use crate::placement::tree::Tree;
@@ -19,10 +19,12 @@ const ROUNDS: usize = 6;
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
 const SOME_STEPS: usize = 1000;
+/// The same at first.
+const FEW_STEPS: usize = 500;
 /// How many steps packing may take where the rounds did not meet the bound.
 const PACKING_STEPS: usize = 2000;
 /// The same for ties, at first.
-const FEW_TIES_STEPS: usize = 200;
+const FEW_TIES_STEPS: usize = 100;
 /// The same where trying shares did not meet the bound either.
 const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
@@ -121,10 +123,10 @@ impl<'a> Search<'a> {
             trees,
             tree_of,
             best: None,
-            floor: Vec::new(),
+            floor: Cost::new(),
             steps: 0,
             limit,
-            some_limit: limit.min(SOME_STEPS),
+            some_limit: 0,
             is_complete: true,
         }
     }
@@ -153,8 +155,6 @@ impl<'a> Search<'a> {
 
     fn run(&mut self, start: &State) -> Outcome {
         self.best = None;
-        self.steps = 0;
-        self.some_limit = self.limit.min(SOME_STEPS);
         self.is_complete = true;
         let Some(cost) = self.problem.cost_of(&start.shares) else { return Outcome::Impossible };
         let Some(bound) = self.outlook.first_bound(self.problem, start, &cost) else { return Outcome::Impossible };
@@ -166,10 +166,12 @@ impl<'a> Search<'a> {
         if !self.is_done() {
             self.count_crossings(start, &cost);
             self.count_ties(start, &cost, FEW_TIES_STEPS);
-            let mut state = start.clone();
-            self.branch(&mut state, &cost, &order, &bound);
+            self.try_shares(start, &cost, &order, FEW_STEPS);
             if !self.is_complete {
                 self.count_ties(start, &cost, TIES_STEPS);
+            }
+            if !self.is_complete && !self.is_done() {
+                self.try_shares(start, &cost, &order, SOME_STEPS);
             }
             if !self.is_complete && !self.is_done() && self.limit >= STEPS {
                 self.mend(start, &cost);
@@ -322,6 +324,15 @@ impl<'a> Search<'a> {
         unlucky
     }
 
+    /// Branch and bound over all that wait, with so many steps once something was left out.
+    fn try_shares(&mut self, start: &State, cost: &Cost, order: &[usize], some_steps: usize) {
+        self.steps = 0;
+        self.some_limit = self.limit.min(some_steps);
+        if let Some(bound) = self.outlook.bound(self.problem, start, cost) {
+            self.branch(&mut start.clone(), cost, order, &bound);
+        }
+    }
+
     /// Tries the shares of the first task of the order, best first, and so on. `bound` is that of what is given out.
     fn branch(&mut self, state: &mut State, cost: &Cost, order: &[usize], bound: &Cost) {
         if self.best.as_ref().is_some_and(|(best, _)| bound >= best || *best == self.floor) {
@@ -338,8 +349,12 @@ impl<'a> Search<'a> {
         }
         let choices = self.choices(state, *task);
         self.steps += 1 + choices.len();
+        let others = self.outlook.others(self.problem, state, *task, bound);
         for candidate in choices {
             let Candidate { share, own, .. } = candidate;
+            if self.is_lost(&others, *task, &own) {
+                continue;
+            }
             let mut cost = cost.clone();
             self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
             state.give(self.problem, *task, share);
@@ -348,6 +363,16 @@ impl<'a> Search<'a> {
             }
             state.take_back(self.problem, *task);
         }
+    }
+
+    /// Whether a share that costs so much cannot lead to anything better, whatever the others get: by all but the distance,
+    /// which nobody knows before.
+    fn is_lost(&self, others: &Cost, task: usize, own: &Own) -> bool {
+        let Some((best, _)) = &self.best else { return false };
+        let mut least = others.clone();
+        self.problem.add(&mut least, self.problem.tasks[task].class, own);
+        let known = self.problem.width - 1;
+        least[..known] > best[..known]
     }
 
     /// Takes small groups of tasks out of the best arrangement, one that got less than it might have among them, and

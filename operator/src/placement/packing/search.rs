@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Bin, Joints, MOST_KINDS, Packed, Packing, Pair, Unmet, rooms};
+use super::{Bin, Joints, MOST_KINDS, Packed, Packing, Pair, Unmet, missing, rooms};
 
 /// One search for a packing.
 pub(super) struct Search<'a> {
     packing: &'a Packing,
     sums: Vec<u32>,
     fills: Vec<Vec<u32>>,
+    parts: Vec<Vec<(u32, u32)>>,
     joints: Joints,
     /// How many ties may go unmet.
     unmet: Unmet,
@@ -28,6 +29,7 @@ impl<'a> Search<'a> {
             packing,
             sums: packing.sums(),
             fills: packing.fills(),
+            parts: packing.parts(),
             joints,
             unmet,
             used: [0; MOST_KINDS],
@@ -79,8 +81,10 @@ impl<'a> Search<'a> {
     fn place_whole(&mut self, index: usize, wish: u32, shapes: &[usize]) -> bool {
         let mut choices: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.fits(&self.groups[*group], index, wish)).collect();
-        choices.sort_by_key(|group| (self.unmet_at(index, *group), self.groups[*group].room, shapes[*group], *group));
-        let mut seen = Vec::new();
+        choices.sort_by_cached_key(|group| {
+            (self.unmet_at(index, *group), self.groups[*group].room, shapes[*group], *group)
+        });
+        let mut seen = Vec::with_capacity(choices.len());
         choices.retain(|group| {
             let is_new = !seen.contains(&shapes[*group]);
             seen.push(shapes[*group]);
@@ -275,15 +279,8 @@ impl<'a> Search<'a> {
             };
             left >= 0
                 && self.has_no_waste(index, slack, left as usize, &rooms)
-                && self.parts(index).all(|part| self.packing.missing(part, index, &rooms) <= left)
+                && self.parts[index].iter().all(|(part, wanted)| missing(*part, *wanted, &rooms) <= left)
         })
-    }
-
-    /// The sizes of the wishes from one on, each once.
-    fn parts(&self, index: usize) -> impl Iterator<Item = u32> + '_ {
-        let wishes = &self.packing.wishes[index..];
-        let is_first = move |place: &usize| *place == 0 || wishes[place - 1] != wishes[*place];
-        (0..wishes.len()).filter(is_first).map(move |place| wishes[place])
     }
 
     /// Whether what no wishes fill exactly is no more than what may stay free. A joint saves the waste of two.
@@ -322,7 +319,8 @@ impl<'a> Search<'a> {
         let shapes = (0..own.len()).map(first).collect();
         inside.sort_unstable();
         let Unmet { all, together } = self.unmet_ties(false);
-        let mut key = vec![(self.place.len() as u128, u64::from(all) << 32 | u64::from(together))];
+        let mut key = Vec::with_capacity(1 + MOST_KINDS + count + 2 * own.len());
+        key.push((self.place.len() as u128, u64::from(all) << 32 | u64::from(together)));
         key.extend(self.used.iter().map(|used| (*used as u128, 0)));
         for looks in inside {
             key.push((looks.len() as u128, 0));
@@ -340,7 +338,7 @@ impl<'a> Search<'a> {
             looks.sort_unstable();
             return looks;
         }
-        let mut looks = Vec::new();
+        let mut looks = Vec::with_capacity(2 * groups.len());
         for group in groups {
             looks.extend(wider.map(|wider| (self.groups[group].domains[wider], u64::MAX)));
             looks.push(own[group]);
@@ -363,7 +361,7 @@ struct Outline {
 /// By group the number of the cluster of those that hang together by domains of a kind.
 fn clusters(groups: &[Bin], kind: usize) -> Vec<usize> {
     let mut cluster_of: Vec<usize> = Vec::with_capacity(groups.len());
-    let mut clusters: Vec<u128> = Vec::new();
+    let mut clusters: Vec<u128> = Vec::with_capacity(groups.len());
     for group in groups {
         let mut own = group.domains[kind];
         clusters.retain(|others| {
