@@ -385,8 +385,11 @@ async fn publish_events(
 fn due(memory: &Memory, task: &Task, work: &Work, ready: bool, now: Timestamp) -> Option<Duration> {
     let late = memory.unready.values().map(|(_, since)| *since + PATIENCE).filter(|at| *at > now);
     let missing = work.held.units.values().any(|refusal| !crate::report::needs_a_hand(refusal.reason));
-    let unfinished =
-        !work.problems.is_empty() || !work.takings.is_empty() || !work.notes.is_empty() || !work.remaining.steps.is_empty() || missing;
+    let unfinished = !work.problems.is_empty()
+        || !work.takings.is_empty()
+        || !work.notes.is_empty()
+        || !work.remaining.steps.is_empty()
+        || missing;
     let unsaid = task.object.is_some() && (memory.api_due.is_some() || !memory.events.is_empty());
     let retry = ((unfinished && !ready) || unsaid).then(|| memory.api_due.unwrap_or(now + RETRY).max(now + RETRY));
     let times = [

@@ -31,14 +31,8 @@ pub fn kind(systemd: u32) -> Kind {
 
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
-    let parts = [
-        users::users(),
-        hosts::hands(),
-        clusters::worlds(),
-        clusters::leaders(),
-        hosts::troubles(),
-        hosts::pasts(),
-    ];
+    let parts =
+        [users::users(), hosts::hands(), clusters::worlds(), clusters::leaders(), hosts::troubles(), hosts::pasts()];
     parts.concat()
 }
 

@@ -43,8 +43,10 @@ fn is_stopped(service: &DesiredService, seen: &ObservedUnit) -> bool {
 
 impl Entry<'_> {
     fn notes(&self) -> Notes {
-        let invocations = |(service, seen): (&DesiredService, &ObservedUnit)| (service.unit.clone(), seen.invocation.clone());
-        let new = |(service, seen): &(&DesiredService, &ObservedUnit)| service.doubted.as_ref() != Some(&seen.invocation);
+        let invocations =
+            |(service, seen): (&DesiredService, &ObservedUnit)| (service.unit.clone(), seen.invocation.clone());
+        let new =
+            |(service, seen): &(&DesiredService, &ObservedUnit)| service.doubted.as_ref() != Some(&seen.invocation);
         let doubted: BTreeMap<UnitName, String> = self.in_doubt().filter(new).map(invocations).collect();
         let wrong = self.wrong();
         let running = self.running().filter(|(service, seen)| {
@@ -72,7 +74,8 @@ impl Entry<'_> {
         self.running().filter(|(service, seen)| {
             // A process that was started from foreign text never read Lamina's files.
             let is_unseen = self.held.unknown.contains(&service.unit) && adopted_process(service, seen).is_none();
-            is_unseen && self.entry.files.keys().any(|path| reads(service, path) && self.leaves_doubt(service, seen, path))
+            is_unseen
+                && self.entry.files.keys().any(|path| reads(service, path) && self.leaves_doubt(service, seen, path))
         })
     }
 
