@@ -12,7 +12,7 @@ use crate::agent::Settings;
 use crate::cluster::{EventKind, HostEvent, RawHostState, Seen};
 use crate::desired::{DesiredEntry, DesiredHost};
 use crate::host::{Host, HostError};
-use crate::host_path::HostPath;
+use crate::host_path::{HostPath, STATE};
 use crate::memory::Memory;
 use crate::plan::Notes;
 use crate::preflight::Refusal;
@@ -141,7 +141,10 @@ pub(crate) async fn prepare(
     };
     let (former, newer) = match memory.accepted.take() {
         Some(accepted) => (accepted, None),
-        None => remember(host).await?,
+        None => {
+            make_name_durable(host).await?;
+            remember(host).await?
+        }
     };
     let hold = newer.or_else(|| object.as_ref().and_then(|object| other_machine(object, &hardware, &settings.host)));
     let mut task = Task {
@@ -211,6 +214,15 @@ fn not_followed(refusal: Refusal) -> HostEvent {
 
 fn state(accepted: &Accepted, name: &TopologyName) -> Option<EntryState> {
     accepted.entries.get(name).map(|kept| kept.entry.state)
+}
+
+/// Whoever wrote the accepted state may have died before its name was durable: it must not be gone after the next loss of
+/// power, when what it asks for has been done.
+async fn make_name_durable(host: &mut impl Host) -> Result<(), HostError> {
+    match host.sync(&HostPath::new(STATE)).await {
+        Err(HostError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// What stands on disk; a state that a newer agent wrote holds everything.

@@ -57,10 +57,10 @@ impl Entry<'_> {
         Notes { doubted, seen }
     }
 
-    /// Services that have a process and are not held.
+    /// Services that have a process. One that is held now is let go some day, and its process has read files of others, too.
     fn running(&self) -> impl Iterator<Item = (&DesiredService, &ObservedUnit)> {
-        let services = self.entry.services.iter().filter(|service| self.is_free(&service.unit));
-        let units = services.filter_map(|service| Some((service, self.observed.units.get(&service.unit)?)));
+        let units =
+            self.entry.services.iter().filter_map(|service| Some((service, self.observed.units.get(&service.unit)?)));
         units.filter(|(_, seen)| seen.main_pid != 0)
     }
 
@@ -125,7 +125,10 @@ impl Entry<'_> {
             let effect = Effect::Stop { unit: service.unit.clone() };
             Step::new(Class::Restart, effect).of(&service.unit).because(finding)
         };
-        self.in_doubt().filter(|(service, seen)| is_stopped(service, seen)).map(|(service, _)| stop(service)).collect()
+        let stopped = |(service, seen): &(&DesiredService, &ObservedUnit)| {
+            self.is_free(&service.unit) && is_stopped(service, seen)
+        };
+        self.in_doubt().filter(stopped).map(|(service, _)| stop(service)).collect()
     }
 }
 

@@ -180,6 +180,35 @@ pub(super) fn troubles() -> Vec<Scenario> {
             ],
         ),
         scenario(
+            "an instruction whose writer died is durable before it is followed",
+            [
+                vec![Step::Apply("app", Wish::app()), Step::Settle, Step::KillOperator],
+                // Long enough for another leader.
+                vec![Step::Round; 8],
+                vec![
+                    Step::Accident("rename to /var/lib/lamina/accepted", Accident::DeathAfter),
+                    Step::Accident("reload", Accident::PowerLossBefore),
+                    Step::Apply("app", Wish { file: 2, ..Wish::app() }),
+                    Step::Settle,
+                ],
+            ]
+            .concat(),
+        ),
+        scenario(
+            "a process that read an edited file is not forgotten while it is held",
+            vec![
+                Step::Apply("app", Wish::app()),
+                Step::Settle,
+                Step::Hand(host(), Hand::EditFile("/etc/lamina/files/app/app.env".to_owned())),
+                Step::Reboot(host()),
+                Step::Hand(host(), Hand::RemoveProgram(program("worker"))),
+                Step::Round,
+                Step::KillAgent(host()),
+                Step::Hand(host(), Hand::RepairProgram(program("worker"))),
+                Step::Settle,
+            ],
+        ),
+        scenario(
             "what was removed is durably gone before it is forgotten",
             vec![
                 Step::Apply("app", Wish { removes: true, ..Wish::app() }),
