@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, ClusterError, HostEvent, RawHostState, Seen};
 use crate::desired::TextDigests;
 use crate::host::{Host, HostError, JobResult};
-use crate::host_path::{HostPath, RUNTIME_CONTROL, UNIT_DIRECTORY};
+use crate::host_path::{HostPath, RUNTIME_CONTROL, STATE, UNIT_DIRECTORY};
 use crate::numa::NumaPolicy;
 use crate::observed::{ObservedFile, ObservedHost, ObservedUnit, Scope, Threads};
 use crate::property::{Properties, Property, Value};
@@ -118,6 +118,10 @@ pub(crate) struct ModelHost {
     pub(crate) edited: BTreeMap<UnitName, BTreeSet<String>>,
     /// Every effect, in words.
     pub(crate) log: Vec<String>,
+    /// Directories with names that a loss of power would take back.
+    pub(crate) pending: BTreeSet<HostPath>,
+    /// What was done while the agent's own state was not durable.
+    pub(crate) rash: Vec<String>,
     pub(crate) invocations: u32,
 }
 
@@ -138,6 +142,8 @@ impl ModelHost {
             modes: BTreeMap::new(),
             edited: BTreeMap::new(),
             log: Vec::new(),
+            pending: BTreeSet::new(),
+            rash: Vec::new(),
             invocations: 0,
         }
     }
@@ -296,6 +302,14 @@ impl ModelHost {
         }
         JobResult::Done
     }
+
+    /// Takes note of something that is done for an instruction.
+    fn note(&mut self, deed: String) {
+        if self.pending.contains(&HostPath::new(STATE)) {
+            self.rash.push(deed.clone());
+        }
+        self.log.push(deed);
+    }
 }
 
 fn policy(word: &str) -> MemoryPolicy {
@@ -414,14 +428,16 @@ impl Host for ModelHost {
         Ok(())
     }
 
-    async fn sync(&mut self, _: &HostPath) -> Result<(), HostError> {
+    async fn sync(&mut self, path: &HostPath) -> Result<(), HostError> {
+        self.pending.remove(path);
         Ok(())
     }
 
     async fn rename(&mut self, from: &HostPath, to: &HostPath) -> Result<(), HostError> {
         if !to.as_str().starts_with("/var/") {
-            self.log.push(format!("write {to}"));
+            self.note(format!("write {to}"));
         }
+        self.pending.insert(to.directory());
         let file = self.files.remove(from).expect("the staged file");
         self.modes.remove(to);
         if let Some(mode) = self.modes.remove(from).filter(|mode| *mode != 0o644) {
@@ -432,19 +448,19 @@ impl Host for ModelHost {
     }
 
     async fn link(&mut self, path: &HostPath, target: &str) -> Result<(), HostError> {
-        self.log.push(format!("link {path}"));
+        self.note(format!("link {path}"));
         self.files.insert(path.clone(), ObservedFile::Link { target: target.to_owned() });
         Ok(())
     }
 
     async fn remove(&mut self, path: &HostPath) -> Result<(), HostError> {
-        self.log.push(format!("remove {path}"));
+        self.note(format!("remove {path}"));
         self.files.remove(path);
         Ok(())
     }
 
     async fn reload(&mut self) -> Result<(), HostError> {
-        self.log.push("reload".to_owned());
+        self.note("reload".to_owned());
         let on_disk = self.files.keys().filter(|path| path.directory().as_str() == UNIT_DIRECTORY);
         let units: BTreeSet<UnitName> = on_disk.filter_map(HostPath::unit).chain(self.loaded.keys().cloned()).collect();
         for unit in units {
@@ -457,12 +473,12 @@ impl Host for ModelHost {
     }
 
     async fn start(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.log.push(format!("start {unit}"));
+        self.note(format!("start {unit}"));
         Ok(if self.state(unit) == "active" { JobResult::Done } else { self.launch(unit) })
     }
 
     async fn stop(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.log.push(format!("stop {unit}"));
+        self.note(format!("stop {unit}"));
         let inside: Vec<UnitName> = match unit.kind() {
             UnitKind::Service => Vec::new(),
             UnitKind::Slice => {
@@ -479,19 +495,19 @@ impl Host for ModelHost {
     }
 
     async fn restart(&mut self, unit: &UnitName) -> Result<JobResult, HostError> {
-        self.log.push(format!("restart {unit}"));
+        self.note(format!("restart {unit}"));
         Ok(self.launch(unit))
     }
 
     async fn reset_failed(&mut self, unit: &UnitName) -> Result<(), HostError> {
-        self.log.push(format!("reset {unit}"));
+        self.note(format!("reset {unit}"));
         self.states.remove(unit);
         Ok(())
     }
 
     async fn set_properties(&mut self, unit: &UnitName, properties: &Properties) -> Result<(), HostError> {
         for (property, value) in properties {
-            self.log.push(format!("set {unit} {}={value}", property.key()));
+            self.note(format!("set {unit} {}={value}", property.key()));
             let path = HostPath::runtime_push(unit, *property);
             assert!(path.as_str().starts_with(RUNTIME_CONTROL));
             let section = if unit.kind() == UnitKind::Slice { "Slice" } else { "Service" };

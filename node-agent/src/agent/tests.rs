@@ -9,7 +9,7 @@ use super::*;
 use crate::accept::{copies, stored};
 use crate::cluster::Seen;
 use crate::foresight::{foresee, recalled};
-use crate::host_path::HostPath;
+use crate::host_path::{HostPath, STATE};
 use crate::instruction::desired;
 use crate::model::{ModelCluster, ModelHost, example, revised};
 use crate::observed::ObservedFile;
@@ -564,6 +564,18 @@ fn without_an_api_server_the_accepted_state_is_enforced() {
     world.pass();
     assert_eq!(world.host.processes.len(), 8);
     assert_eq!(world.cluster.statuses.len(), 0);
+}
+
+#[test]
+fn what_a_dead_agent_accepted_is_durable_before_it_is_followed() {
+    let mut world = World::settled();
+    world.cluster.seen = Seen::NotYet;
+    world.memory = Memory::default();
+    world.host.pending.insert(HostPath::new(STATE));
+    world.host.processes.clear();
+    world.pass();
+    assert!(world.host.log.len() >= 8, "{:?}", world.host.log);
+    assert_eq!(world.host.rash, Vec::<String>::new());
 }
 
 #[test]

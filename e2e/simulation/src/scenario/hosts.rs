@@ -180,21 +180,6 @@ pub(super) fn troubles() -> Vec<Scenario> {
             ],
         ),
         scenario(
-            "an instruction whose writer died is durable before it is followed",
-            [
-                vec![Step::Apply("app", Wish::app()), Step::Settle, Step::KillOperator],
-                // Long enough for another leader.
-                vec![Step::Round; 8],
-                vec![
-                    Step::Accident("rename to /var/lib/lamina/accepted", Accident::DeathAfter),
-                    Step::Accident("reload", Accident::PowerLossBefore),
-                    Step::Apply("app", Wish { file: 2, ..Wish::app() }),
-                    Step::Settle,
-                ],
-            ]
-            .concat(),
-        ),
-        scenario(
             "a process that read an edited file is not forgotten while it is held",
             vec![
                 Step::Apply("app", Wish::app()),
