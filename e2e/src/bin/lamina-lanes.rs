@@ -202,12 +202,20 @@ fn step(counts: Counts, words: &str) -> Step {
     Step { words: words.split_whitespace().map(str::to_owned).collect(), counts }
 }
 
+/// How many tests of a lane run at once: where a test mostly waits for its machine, another one works meanwhile.
+fn at_once(lane: Lane) -> u32 {
+    match lane {
+        Lane::Api | Lane::Host | Lane::All => 2,
+        _ => 1,
+    }
+}
+
 fn steps(lane: Lane, arguments: &Arguments) -> Vec<Step> {
     // Every step selects from the whole workspace: a part of it would have its dependencies built anew, with fewer features.
     let binaries = "cargo build --quiet --workspace --bins --tests";
     let cargo_test = "cargo test --quiet --no-fail-fast --workspace";
     let ours = |prefix: &str| {
-        let tests = format!("{cargo_test} --test {prefix}_* -- --test-threads=1 --nocapture");
+        let tests = format!("{cargo_test} --test {prefix}_* -- --test-threads={} --nocapture", at_once(lane));
         vec![step(Counts::Nothing, binaries), step(Counts::Tests, &tests)]
     };
     match lane {

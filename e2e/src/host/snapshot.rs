@@ -34,6 +34,10 @@ pub const LOG: &str = "qemu.log";
 /// A boot of an emulated machine of twenty CPUs on a busy host.
 pub const BOOT: Duration = Duration::from_secs(300);
 
+/// How often a machine is booted until it comes up. Nothing is under test yet, and now and then an emulated CPU gets no
+/// time for so long that the kernel or systemd gives up.
+const BOOTS: u32 = 3;
+
 /// Brings what every host's first commands need into the guest's page cache, and looks whether all of it works.
 const WARM_UP: &str = "set -e
 systemctl is-system-running --wait
@@ -76,13 +80,26 @@ pub async fn snapshot(cache: &Cache, suite: Suite, purpose: Purpose, machine: &M
     let what = format!("booting a machine with {label} and CPUs {}", machine.layout);
     let entry = cache
         .entry(&format!("snapshot-{label}"), &key, &what, async |folder| {
-            let mut create = Command::new(&qemu.image);
-            create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&disk.image);
-            output_of(create.arg(folder.join(machine::DISK))).await?;
-            boot_and_save(&qemu.system, &arguments, &warm_up, folder).await
+            let mut boots = 1;
+            loop {
+                let mut create = Command::new(&qemu.image);
+                create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&disk.image);
+                output_of(create.arg(folder.join(machine::DISK))).await?;
+                match boot_and_save(&qemu.system, &arguments, &warm_up, folder).await {
+                    Err(error) if boots < BOOTS => eprintln!("{what}: boot {boots} failed, once more: {error:#}"),
+                    other => return other,
+                }
+                boots += 1;
+                empty(folder)?;
+            }
         })
         .await?;
     Ok(Snapshot { disk: entry.join(machine::DISK), system: qemu.system, arguments })
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    fs::remove_dir_all(folder)?;
+    fs::create_dir(folder).with_context(|| format!("emptying {}", folder.display()))
 }
 
 async fn boot_and_save(system: &Path, arguments: &[String], warm_up: &str, folder: &Path) -> Result<()> {
