@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long, value_name = "MINUTES")]
     within: Option<u64>,
     /// How many random histories the simulation lane runs.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 4000)]
     histories: u32,
 }
 
