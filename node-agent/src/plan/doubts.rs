@@ -104,8 +104,8 @@ impl Entry<'_> {
     /// Whether something else than what stands at a delivered file's path was asked for since the host was last as asked.
     fn has_changed(&self, path: &HostPath) -> bool {
         let digest = found(self.observed, path).map(digest_of_bytes);
-        let formerly = self.entry.formerly.get(path).into_iter().flatten();
-        formerly.into_iter().any(|other| digest.as_ref() != Some(other))
+        let formerly = self.entry.formerly.get(path);
+        formerly.is_some_and(|digests| digests.iter().any(|other| digest.as_ref() != Some(other)))
     }
 
     /// Whether the path is a held service's own environment.

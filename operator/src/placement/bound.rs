@@ -51,45 +51,27 @@ impl Outlook {
             problem.add(&mut bound, task.class, &self.own(problem, state, index, needs));
         }
         for tie in &problem.ties {
-            let unmet = self.tied(problem, state, tie, &needs);
-            bound[problem.width - 2] += unmet;
-            if tie.side == Side::Near && tie.slot == NODE {
-                bound[problem.width - 1] += unmet * self.nearest();
-            }
+            let [wishes, distance] = self.unmet(problem, state, tie, &needs);
+            bound[problem.width - 2] += wishes;
+            bound[problem.width - 1] += distance;
         }
         Some(bound)
     }
 
-    /// What all others cost at least, whatever a task that waits gets: the bound without that task's part.
-    pub fn others(&self, problem: &Problem, state: &State, task: usize, bound: &Cost) -> Cost {
+    /// What all others cost at least, whatever a task that waits gets: the bound without that task's part. Its ties are part
+    /// of it, for they are bounded by the fewest domains that it may use.
+    pub fn others(&self, problem: &Problem, state: &State, task: usize, bound: &Cost) -> Option<Cost> {
+        let needs = self.needs(problem, state)?;
         let mut others = bound.clone();
-        let Some(needs) = self.needs_alone(problem, state, task) else { return others };
-        let own = self.own(problem, state, task, &needs);
+        let own = self.own(problem, state, task, needs[task].as_ref()?);
         problem.subtract(&mut others, problem.tasks[task].class, &own);
-        let mut all = vec![None; problem.tasks.len()];
-        all[task] = Some(needs);
         let here = End::Task(task);
-        let waits = |end: &End| matches!(end, End::Task(other) if *other != task && state.shares[*other].is_none());
-        let decided = problem
-            .ties
-            .iter()
-            .filter(|tie| (tie.from == here || tie.to == here) && !waits(&tie.from) && !waits(&tie.to));
-        for tie in decided {
-            let unmet = self.tied(problem, state, tie, &all);
-            others[problem.width - 2] -= unmet;
-            if tie.side == Side::Near && tie.slot == NODE {
-                others[problem.width - 1] -= unmet * self.nearest();
-            }
+        for tie in problem.ties.iter().filter(|tie| tie.from == here || tie.to == here) {
+            let [wishes, distance] = self.unmet(problem, state, tie, &needs);
+            others[problem.width - 2] -= wishes;
+            others[problem.width - 1] -= distance;
         }
-        others
-    }
-
-    fn needs_alone(&self, problem: &Problem, state: &State, index: usize) -> Option<Needs> {
-        let task = &problem.tasks[index];
-        if task.held > 0 {
-            return needs_beside_held(problem, state, index);
-        }
-        least_of(&sorted_rooms(problem, state, task), task.count)
+        Some(others)
     }
 
     /// The bound before the search begins, sharper.
@@ -144,7 +126,8 @@ impl Outlook {
                 continue;
             }
             let rooms = rooms[self.alike[index]].get_or_insert_with(|| sorted_rooms(problem, state, task));
-            needs[index] = Some(least_of(rooms, task.count)?);
+            let fitting = rooms.iter().filter_map(|room| needs_of(room, task.count));
+            needs[index] = Some(fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))?);
         }
         let free: u32 = state.free.iter().sum();
         (wanted <= free).then_some(needs)
@@ -168,6 +151,13 @@ impl Outlook {
         own.wishes = task.wished_nodes.iter().map(outside).sum();
         own.distance = self.distances.get(needs[NODE] as usize).copied().unwrap_or(0);
         own
+    }
+
+    /// The wishes and the distance that a tie costs at least that is not decided yet.
+    fn unmet(&self, problem: &Problem, state: &State, tie: &Tie, needs: &[Option<Needs>]) -> [u32; 2] {
+        let unmet = self.tied(problem, state, tie, needs);
+        let is_far = tie.side == Side::Near && tie.slot == NODE;
+        [unmet, if is_far { unmet * self.nearest() } else { 0 }]
     }
 
     /// By how many domains a tie must go unmet that is not decided yet.
@@ -230,12 +220,6 @@ fn added_up(mut rooms: Vec<u32>) -> Vec<u32> {
         *room = sum;
     }
     rooms
-}
-
-/// How many domains of each kind so much needs at least, whichever kind of core is chosen.
-fn least_of(rooms: &[[Vec<u32>; KINDS]], count: u32) -> Option<Needs> {
-    let fitting = rooms.iter().filter_map(|room| needs_of(room, count));
-    fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))
 }
 
 /// How many domains of each kind so much needs; none if it does not fit.

@@ -349,7 +349,7 @@ impl<'a> Search<'a> {
         }
         let choices = self.choices(state, *task);
         self.steps += 1 + choices.len();
-        let others = self.outlook.others(self.problem, state, *task, bound);
+        let Some(others) = self.outlook.others(self.problem, state, *task, bound) else { return };
         for candidate in choices {
             let Candidate { share, own, .. } = candidate;
             if self.is_lost(&others, *task, &own) {
