@@ -179,11 +179,19 @@ fn session(program: &Path) -> Command {
 
 /// The start time of a process that runs; a dead one that nobody has collected does not.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    running_since(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The start time of the process that `stat` describes, if any of its threads still runs.
+///
+/// The first thread alone can be dead: the others still hold the process's files, and their locks, until the last ends.
+/// `stat` is that of proc_pid_stat(5): the state is field 3, the number of threads 20, the start time 22.
+fn running_since(stat: &str) -> Option<u64> {
     // The program's name may contain anything, even brackets.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    (state != "Z" && state != "X").then(|| fields.nth(18)?.parse().ok())?
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    let ended = matches!(*fields.first()?, "Z" | "X") && threads <= 1;
+    if ended { None } else { fields.get(19)?.parse().ok() }
 }
 
 #[cfg(test)]
@@ -195,6 +203,18 @@ mod tests {
         let own = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.is_alive());
         assert!(!ProcessId { started: own.started + 1, ..own }.is_alive());
+    }
+
+    #[test]
+    fn a_process_runs_until_its_last_thread_has_ended() {
+        let stat = |state: char, threads: u32| {
+            format!("7 (a (b) c) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 {threads} 0 4711 8192 3 18446744073709551615")
+        };
+        assert_eq!(running_since(&stat('S', 1)), Some(4711));
+        assert_eq!(running_since(&stat('Z', 2)), Some(4711), "its files are still open");
+        assert_eq!(running_since(&stat('Z', 1)), None);
+        assert_eq!(running_since(&stat('X', 0)), None);
+        assert_eq!(running_since(""), None);
     }
 
     #[test]
