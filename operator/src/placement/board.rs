@@ -7,7 +7,7 @@ use lamina_crds::slice_topology::Isolation;
 use lamina_crds::wishes::{AlignPolicy, CoreType, Domain, WishPolicy};
 use lamina_crds::{CpuSet, UnitName};
 
-use crate::placement::bound::{needs_of, sorted_rooms};
+use crate::placement::bound::{Rooms, fewest, sorted_rooms};
 use crate::placement::demand::{Demand, Placement, Relation, Wanted};
 use crate::placement::machine::{KINDS, Machine, slot};
 use crate::placement::problem::{Cell, End, NODE, Pieces, Problem, Side, Task, Tie, Used};
@@ -284,16 +284,12 @@ impl<'a> Board<'a> {
             let other = &problem.tasks[*other];
             (other.by_cpu, &other.kinds, &other.allowed) == (task.by_cpu, &task.kinds, &task.allowed)
         };
-        let fewest = |rooms: &Rooms| {
-            let fitting = rooms.iter().filter_map(|rooms| needs_of(rooms, task.count));
-            fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))
-        };
-        let known = rooms.iter().find(is_alike).map(|(_, rooms)| fewest(rooms));
+        let known = rooms.iter().find(is_alike).map(|(_, rooms)| fewest(rooms, task.count));
         task.least = match known {
             Some(least) => least?,
             None => {
                 let counted = sorted_rooms(problem, empty, &task);
-                let least = fewest(&counted);
+                let least = fewest(&counted, task.count);
                 rooms.push((problem.tasks.len(), counted));
                 least?
             }
@@ -431,9 +427,6 @@ impl<'a> Board<'a> {
 
 /// What the kubelet calls its policy of giving CPUs to pods alone.
 pub const STATIC: &str = "static";
-
-/// For each kind of core how much the largest domains hold, by kind of domain.
-type Rooms = Vec<[Vec<u32>; KINDS]>;
 
 /// Where a slice runs.
 enum Root {

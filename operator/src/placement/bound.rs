@@ -2,6 +2,7 @@
 //! of what is free. The bound is lexicographic: a lower level may count on the higher ones being met exactly.
 
 use lamina_crds::wishes::AlignPolicy;
+use smallvec::{SmallVec, smallvec};
 
 use crate::placement::company::broken_company;
 use crate::placement::machine::KINDS;
@@ -18,8 +19,23 @@ pub struct Outlook {
     distances: Vec<u32>,
 }
 
+/// What an arrangement must cost at least that keeps what is given out, and what that counts on.
+pub struct Prospect {
+    /// The cost.
+    pub bound: Cost,
+    /// How many domains each task needs that waits.
+    needs: AllNeeds,
+}
+
 /// How many domains a task needs, by kind.
 type Needs = [u32; KINDS];
+
+/// The same by task; none for those who have their share.
+type AllNeeds = SmallVec<[Option<Needs>; 32]>;
+
+/// For each kind of core that a task may choose, and each kind of domain: how much the largest domains hold, added up from
+/// the largest on.
+pub type Rooms = SmallVec<[[SmallVec<[u32; 16]>; KINDS]; 1]>;
 
 impl Outlook {
     /// Looks at a problem.
@@ -43,7 +59,7 @@ impl Outlook {
 
     /// The least cost of any arrangement that keeps what is given out; none if there is none. `cost` is that of what is
     /// given out.
-    pub fn bound(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Cost> {
+    pub fn look(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Prospect> {
         let mut bound = cost.clone();
         let needs = self.needs(problem, state)?;
         for (index, task) in problem.tasks.iter().enumerate() {
@@ -55,32 +71,32 @@ impl Outlook {
             bound[problem.width - 2] += wishes;
             bound[problem.width - 1] += distance;
         }
-        Some(bound)
+        Some(Prospect { bound, needs })
     }
 
     /// What all others cost at least, whatever a task that waits gets: the bound without that task's part. Its ties are part
     /// of it, for they are bounded by the fewest domains that it may use.
-    pub fn others(&self, problem: &Problem, state: &State, task: usize, bound: &Cost) -> Option<Cost> {
-        let needs = self.needs(problem, state)?;
+    pub fn others(&self, problem: &Problem, state: &State, task: usize, prospect: &Prospect) -> Cost {
+        let Prospect { bound, needs } = prospect;
         let mut others = bound.clone();
-        let own = self.own(problem, state, task, needs[task].as_ref()?);
-        problem.subtract(&mut others, problem.tasks[task].class, &own);
+        if let Some(own) = needs[task].as_ref().map(|needs| self.own(problem, state, task, needs)) {
+            problem.subtract(&mut others, problem.tasks[task].class, &own);
+        }
         let here = End::Task(task);
         for tie in problem.ties.iter().filter(|tie| tie.from == here || tie.to == here) {
-            let [wishes, distance] = self.unmet(problem, state, tie, &needs);
+            let [wishes, distance] = self.unmet(problem, state, tie, needs);
             others[problem.width - 2] -= wishes;
             others[problem.width - 1] -= distance;
         }
-        Some(others)
+        others
     }
 
     /// The bound before the search begins, sharper.
     pub fn first_bound(&self, problem: &Problem, state: &State, cost: &Cost) -> Option<Cost> {
-        let mut bound = self.bound(problem, state, cost)?;
+        let Prospect { mut bound, needs } = self.look(problem, state, cost)?;
         if problem.ties.is_empty() {
             return Some(bound);
         }
-        let needs = self.needs(problem, state)?;
         let nodes: Vec<Option<u32>> = needs.iter().map(|needs| needs.map(|needs| needs[NODE])).collect();
         let broken = broken_company(problem, state, &nodes);
         bound[problem.width - 2] += broken;
@@ -112,10 +128,12 @@ impl Outlook {
     }
 
     /// What each waiting task needs; none if one does not fit or all together do not.
-    fn needs(&self, problem: &Problem, state: &State) -> Option<Vec<Option<Needs>>> {
-        let mut needs: Vec<Option<Needs>> = vec![None; problem.tasks.len()];
-        let mut rooms: Vec<Option<Vec<[Vec<u32>; KINDS]>>> = vec![None; problem.tasks.len()];
+    fn needs(&self, problem: &Problem, state: &State) -> Option<AllNeeds> {
+        let mut needs: AllNeeds = smallvec![None; problem.tasks.len()];
+        let mut counted: SmallVec<[(usize, Rooms); 2]> = SmallVec::new();
         let mut wanted = 0;
+        // Tasks of one size mostly follow each other.
+        let mut last = None;
         for (index, task) in problem.tasks.iter().enumerate() {
             if state.shares[index].is_some() {
                 continue;
@@ -125,9 +143,18 @@ impl Outlook {
                 needs[index] = Some(needs_beside_held(problem, state, index)?);
                 continue;
             }
-            let rooms = rooms[self.alike[index]].get_or_insert_with(|| sorted_rooms(problem, state, task));
-            let fitting = rooms.iter().filter_map(|room| needs_of(room, task.count));
-            needs[index] = Some(fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))?);
+            let first = self.alike[index];
+            if let Some((_, _, known)) = last.filter(|(other, count, _)| (*other, *count) == (first, task.count)) {
+                needs[index] = Some(known);
+                continue;
+            }
+            let place = counted.iter().position(|(other, _)| *other == first).unwrap_or_else(|| {
+                counted.push((first, sorted_rooms(problem, state, task)));
+                counted.len() - 1
+            });
+            let known = fewest(&counted[place].1, task.count)?;
+            last = Some((first, task.count, known));
+            needs[index] = Some(known);
         }
         let free: u32 = state.free.iter().sum();
         (wanted <= free).then_some(needs)
@@ -194,43 +221,51 @@ fn is_aligned(task: &Task, slot: usize) -> bool {
 
 /// For each kind of core that the task may choose, and each kind of domain: how much the largest domains hold, added up
 /// from the largest on.
-pub fn sorted_rooms(problem: &Problem, state: &State, task: &Task) -> Vec<[Vec<u32>; KINDS]> {
-    let mut rooms = Vec::with_capacity(task.kinds.len());
+pub fn sorted_rooms(problem: &Problem, state: &State, task: &Task) -> Rooms {
+    let mut rooms = Rooms::new();
     for kind in &task.kinds {
-        let mut by_slot = problem.domains.map(|count| vec![0; count]);
+        let mut by_slot = problem.domains.map(|count| smallvec![0; count]);
         for (index, cell) in problem.cells.iter().enumerate() {
             if task.kinds.len() > 1 && cell.kind != *kind {
                 continue;
             }
             let room = problem.room(task, index, &state.free);
             for (slot, rooms) in by_slot.iter_mut().enumerate() {
+                let rooms: &mut SmallVec<[u32; 16]> = rooms;
                 rooms[cell.domains[slot] as usize] += room;
             }
         }
-        rooms.push(by_slot.map(added_up));
+        by_slot.iter_mut().for_each(|rooms| add_up(rooms));
+        rooms.push(by_slot);
     }
     rooms
 }
 
-fn added_up(mut rooms: Vec<u32>) -> Vec<u32> {
+/// Puts the largest first and makes each the sum of itself and all before it.
+fn add_up(rooms: &mut [u32]) {
     rooms.sort_unstable_by(|a, b| b.cmp(a));
     let mut sum = 0;
-    for room in &mut rooms {
+    for room in rooms {
         sum += *room;
         *room = sum;
     }
-    rooms
 }
 
-/// How many domains of each kind so much needs; none if it does not fit.
-pub fn needs_of(rooms: &[Vec<u32>; KINDS], count: u32) -> Option<Needs> {
+/// How many domains of each kind so much needs, on cores of one kind; none if it does not fit.
+pub fn fewest(rooms: &Rooms, count: u32) -> Option<Needs> {
+    let fitting = rooms.iter().filter_map(|rooms| needs_of(rooms, count));
+    fitting.reduce(|a, b| [0, 1, 2].map(|slot| a[slot].min(b[slot])))
+}
+
+fn needs_of<T: AsRef<[u32]>>(rooms: &[T; KINDS], count: u32) -> Option<Needs> {
     let mut needs = [0; KINDS];
-    for (slot, rooms) in rooms.iter().enumerate() {
+    for (need, rooms) in needs.iter_mut().zip(rooms) {
+        let rooms = rooms.as_ref();
         let fewer = rooms.partition_point(|room| *room < count);
         if fewer == rooms.len() {
             return None;
         }
-        needs[slot] = fewer as u32 + 1;
+        *need = fewer as u32 + 1;
     }
     Some(needs)
 }
@@ -238,8 +273,8 @@ pub fn needs_of(rooms: &[Vec<u32>; KINDS], count: u32) -> Option<Needs> {
 /// How many domains a task needs that keeps what it holds.
 fn needs_beside_held(problem: &Problem, state: &State, index: usize) -> Option<Needs> {
     let task = &problem.tasks[index];
-    let mut held = problem.domains.map(|count| vec![0; count]);
-    let mut other = problem.domains.map(|count| vec![0; count]);
+    let mut held: [Vec<u32>; KINDS] = problem.domains.map(|count| vec![0; count]);
+    let mut other: [Vec<u32>; KINDS] = problem.domains.map(|count| vec![0; count]);
     let (mut total_held, mut total) = (0, 0);
     for (number, cell) in problem.cells.iter().enumerate() {
         let room = problem.room(task, number, &state.free);
@@ -255,7 +290,8 @@ fn needs_beside_held(problem: &Problem, state: &State, index: usize) -> Option<N
         return None;
     }
     if total_held >= task.count {
-        return needs_of(&held.map(added_up), task.count);
+        held.iter_mut().for_each(|rooms| add_up(rooms));
+        return needs_of(&held, task.count);
     }
     let mut needs = [0; KINDS];
     for slot in 0..KINDS {
@@ -270,7 +306,8 @@ fn needs_beside_held(problem: &Problem, state: &State, index: usize) -> Option<N
             }
         }
         if rest > 0 {
-            needs[slot] += added_up(untouched).partition_point(|room| *room < rest) as u32 + 1;
+            add_up(&mut untouched);
+            needs[slot] += untouched.partition_point(|room| *room < rest) as u32 + 1;
         }
     }
     Some(needs)

@@ -222,7 +222,7 @@ impl<'a> Table<'a> {
         };
         let finest = (0..kinds).rev().find(tells_apart)?;
         let wishes = tasks.iter().map(|task| self.problem.tasks[*task].count).collect();
-        Some(Packing { bins, wishes, kinds, finest, ties: Vec::new() })
+        Some(Packing::of(bins, wishes, kinds, finest))
     }
 
     /// Kind by kind the fewest joints. `best` is what to be better than.

@@ -7,7 +7,7 @@ use lamina_crds::wishes::AlignPolicy;
 use smallvec::SmallVec;
 
 use crate::placement::machine::KINDS;
-use crate::placement::problem::{End, L3, NODE, Own, Pieces, Problem, Share, Side, Takes};
+use crate::placement::problem::{End, L3, NODE, Own, Pieces, Problem, Share, Side, Takes, Tie};
 use crate::placement::state::State;
 use crate::placement::tree::Tree;
 
@@ -57,7 +57,11 @@ pub fn all(problem: &Problem, tree: &Tree, state: &State, task: usize, limit: us
     for kind in 0..problem.tasks[task].kinds.len() {
         finder.measure(kind);
         let twins = finder.twins();
-        if !finder.enumerate(&twins, 0, problem.tasks[task].count, limit) {
+        let count = problem.tasks[task].count;
+        if !finder.may_be_refused() && !finder.are_few(&twins, &mut Vec::new(), count, &mut Allowance::of(limit)) {
+            return None;
+        }
+        if !finder.enumerate(&twins, 0, count, limit) {
             return None;
         }
     }
@@ -450,6 +454,37 @@ impl<'a> Finder<'a> {
         (0..cells.len()).map(|cell| (0..cell).find(|first| alike(*first, cell)).unwrap_or(cell)).collect()
     }
 
+    /// Whether something must hold that a share may break.
+    fn may_be_refused(&self) -> bool {
+        let task = &self.problem.tasks[self.task];
+        let here = End::Task(self.task);
+        let insists = |tie: &Tie| tie.is_required && (tie.from == here || tie.to == here);
+        task.align.iter().any(|(_, policy)| *policy == AlignPolicy::Require) || self.problem.ties.iter().any(insists)
+    }
+
+    /// Whether the ways to take so much from the next cell on are within the allowance, which is counted down. `given` is
+    /// what the cells before it give.
+    fn are_few(&self, twins: &[usize], given: &mut Vec<u32>, count: u32, allowance: &mut Allowance) -> bool {
+        let cell = given.len();
+        if !allowance.try_once() {
+            return false;
+        }
+        if count == 0 {
+            return allowance.find_once();
+        }
+        if cell == self.room.len() || self.room[cell..].iter().sum::<u32>() < count {
+            return true;
+        }
+        let previous = (0..cell).rev().find(|other| twins[*other] == twins[cell]);
+        let most = self.room[cell].min(count).min(previous.map_or(u32::MAX, |previous| given[previous]));
+        (0..=most).rev().all(|units| {
+            given.push(units);
+            let are_few = self.are_few(twins, given, count - units, allowance);
+            given.pop();
+            are_few
+        })
+    }
+
     /// Emits every way to take so much from this cell on. False if there are more than the limit.
     fn enumerate(&mut self, twins: &[usize], cell: usize, count: u32, limit: usize) -> bool {
         self.tried += 1;
@@ -550,6 +585,33 @@ impl<'a> Finder<'a> {
 
 /// How many steps finding all shares may take for each share.
 const TRIES: usize = 20;
+
+/// How many steps and shares are left.
+struct Allowance {
+    tries: usize,
+    shares: usize,
+}
+
+impl Allowance {
+    fn of(limit: usize) -> Self {
+        Self { tries: TRIES * limit, shares: limit }
+    }
+
+    fn try_once(&mut self) -> bool {
+        count_down(&mut self.tries)
+    }
+
+    fn find_once(&mut self) -> bool {
+        count_down(&mut self.shares)
+    }
+}
+
+/// Takes one. False if there is none.
+fn count_down(left: &mut usize) -> bool {
+    let is_left = *left > 0;
+    *left = left.saturating_sub(1);
+    is_left
+}
 
 /// A penalty that no number of wishes reaches.
 const FORBIDDEN: u32 = 1 << 20;

@@ -6,8 +6,10 @@
 //! So the question is only into which groups the bins fall, and which wishes go into which group: a packing in which
 //! nothing is split, with so many joints between bins.
 
+mod counts;
 mod search;
 
+use crate::placement::packing::counts::Counts;
 use crate::placement::packing::search::Search;
 
 /// How many kinds of domain are counted at most; one of them lies inside the other.
@@ -30,6 +32,7 @@ pub struct Packing {
     pub finest: usize,
     /// Pairs of wishes that are to be together or not.
     pub ties: Vec<Pair>,
+    counts: Counts,
 }
 
 /// Two wishes that are to be in one domain of a kind, or in two.
@@ -82,6 +85,13 @@ pub enum Packed {
 }
 
 impl Packing {
+    /// Wishes in the order in which they are packed, and bins of domains of so many kinds, of which one tells them apart.
+    pub fn of(bins: Vec<Bin>, wishes: Vec<u32>, kinds: usize, finest: usize) -> Self {
+        let largest = (0..kinds).flat_map(|kind| rooms(&bins, kind)).max().unwrap_or(0);
+        let counts = Counts::of(&wishes, largest);
+        Self { bins, wishes, kinds, finest, ties: Vec::new(), counts }
+    }
+
     /// Packs with so many joints of each kind and so many ties unmet at most, in so many steps at most, which are counted
     /// down. Ties of what lies in several domains of their kind count as met.
     pub fn pack(&self, joints: Joints, unmet: Unmet, steps: &mut usize) -> Packed {
@@ -93,48 +103,8 @@ impl Packing {
     pub fn fewest_joints(&self, kind: usize) -> i32 {
         let rooms = rooms(&self.bins, kind);
         let largest = self.wishes.iter().max().copied().unwrap_or(0);
-        (1..=largest).map(|part| missing(part, self.wanted(part, 0), &rooms)).max().unwrap_or(0).max(0)
-    }
-
-    /// How many parts of this size the wishes from one on need.
-    fn wanted(&self, part: u32, from: usize) -> u32 {
-        self.wishes[from..].iter().map(|wish| wish / part).sum()
-    }
-
-    /// For the wishes from each one on: their sizes, each once, and how many parts of that size they need.
-    fn parts(&self) -> Vec<Vec<(u32, u32)>> {
-        let sizes = |from: usize| {
-            let mut sizes = self.wishes[from..].to_vec();
-            sizes.dedup();
-            sizes.into_iter().map(|size| (size, self.wanted(size, from))).collect()
-        };
-        (0..self.wishes.len()).map(sizes).collect()
-    }
-
-    /// What the wishes from each one on take together.
-    fn sums(&self) -> Vec<u32> {
-        let mut sums = vec![0; self.wishes.len() + 1];
-        for (index, wish) in self.wishes.iter().enumerate().rev() {
-            sums[index] = sums[index + 1] + wish;
-        }
-        sums
-    }
-
-    /// For the wishes from each one on, and for every room up to the largest: the most of it that some of them fill.
-    fn fills(&self) -> Vec<Vec<u32>> {
-        let largest = (0..self.kinds).flat_map(|kind| rooms(&self.bins, kind)).max().unwrap_or(0);
-        let mut reached = vec![false; largest as usize + 1];
-        reached[0] = true;
-        let mut fills = Vec::with_capacity(self.wishes.len() + 1);
-        fills.push(filled(&reached));
-        for wish in self.wishes.iter().rev().map(|wish| *wish as usize) {
-            for room in (wish..reached.len()).rev() {
-                reached[room] |= reached[room - wish];
-            }
-            fills.push(filled(&reached));
-        }
-        fills.reverse();
-        fills
+        let wanted = |part: u32| self.wishes.iter().map(|wish| wish / part).sum();
+        (1..=largest).map(|part| missing(part, wanted(part), &rooms)).max().unwrap_or(0).max(0)
     }
 }
 
@@ -162,16 +132,6 @@ fn rooms(groups: &[Bin], kind: usize) -> Vec<u32> {
     domains.into_iter().map(|(_, _, room)| room).collect()
 }
 
-/// For every room the largest sum in it that is reached.
-fn filled(reached: &[bool]) -> Vec<u32> {
-    let mut last = 0;
-    let mut fill = |(room, is_reached): (usize, &bool)| {
-        last = if *is_reached { room as u32 } else { last };
-        last
-    };
-    reached.iter().enumerate().map(&mut fill).collect()
-}
-
 impl Bin {
     /// Both as one.
     pub fn joined(&self, other: &Self) -> Self {
@@ -191,6 +151,11 @@ impl Bin {
     fn helps(&self, other: &Self, wish: usize) -> bool {
         let lends = |full: &Self, roomy: &Self| roomy.room > 0 && full.is_open_to(wish) && !roomy.is_open_to(wish);
         (self.room > 0 && other.room > 0) || lends(self, other) || lends(other, self)
+    }
+
+    /// Whether it lies in several domains of a kind.
+    fn is_wide(&self, kind: usize) -> bool {
+        self.domains[kind].count_ones() > 1
     }
 
     fn is_open_to(&self, wish: usize) -> bool {

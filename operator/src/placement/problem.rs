@@ -175,7 +175,11 @@ impl Problem {
         if !task.allowed[cell] {
             return 0;
         }
-        self.cells[cell].unit(task).map_or(0, |unit| free[cell] / unit)
+        match self.cells[cell].unit(task) {
+            None => 0,
+            Some(1) => free[cell],
+            Some(unit) => free[cell] / unit,
+        }
     }
 
     /// How much of a cell so many units of a task take.

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use crate::placement::bound::Outlook;
+use crate::placement::bound::{Outlook, Prospect};
 use crate::placement::crossings::{Crossings, Sofar, crossings, ties};
 use crate::placement::kinds::with_kinds_chosen;
 use crate::placement::options::{Candidate, Width, all, candidates};
@@ -328,14 +328,14 @@ impl<'a> Search<'a> {
     fn try_shares(&mut self, start: &State, cost: &Cost, order: &[usize], some_steps: usize) {
         self.steps = 0;
         self.some_limit = self.limit.min(some_steps);
-        if let Some(bound) = self.outlook.bound(self.problem, start, cost) {
-            self.branch(&mut start.clone(), cost, order, &bound);
+        if let Some(prospect) = self.outlook.look(self.problem, start, cost) {
+            self.branch(&mut start.clone(), cost, order, &prospect);
         }
     }
 
-    /// Tries the shares of the first task of the order, best first, and so on. `bound` is that of what is given out.
-    fn branch(&mut self, state: &mut State, cost: &Cost, order: &[usize], bound: &Cost) {
-        if self.best.as_ref().is_some_and(|(best, _)| bound >= best || *best == self.floor) {
+    /// Tries the shares of the first task of the order, best first, and so on. `prospect` is that of what is given out.
+    fn branch(&mut self, state: &mut State, cost: &Cost, order: &[usize], prospect: &Prospect) {
+        if self.best.as_ref().is_some_and(|(best, _)| prospect.bound >= *best || *best == self.floor) {
             return;
         }
         let Some((task, rest)) = order.split_first() else {
@@ -349,7 +349,7 @@ impl<'a> Search<'a> {
         }
         let choices = self.choices(state, *task);
         self.steps += 1 + choices.len();
-        let Some(others) = self.outlook.others(self.problem, state, *task, bound) else { return };
+        let others = self.outlook.others(self.problem, state, *task, prospect);
         for candidate in choices {
             let Candidate { share, own, .. } = candidate;
             if self.is_lost(&others, *task, &own) {
@@ -358,8 +358,8 @@ impl<'a> Search<'a> {
             let mut cost = cost.clone();
             self.problem.add(&mut cost, self.problem.tasks[*task].class, &own);
             state.give(self.problem, *task, share);
-            if let Some(bound) = self.outlook.bound(self.problem, state, &cost) {
-                self.branch(state, &cost, rest, &bound);
+            if let Some(prospect) = self.outlook.look(self.problem, state, &cost) {
+                self.branch(state, &cost, rest, &prospect);
             }
             state.take_back(self.problem, *task);
         }
@@ -468,8 +468,8 @@ impl<'a> Search<'a> {
             state.give(self.problem, task, share.clone());
         }
         self.steps = 0;
-        if let Some(bound) = self.outlook.bound(self.problem, &state, &cost) {
-            self.branch(&mut state, &cost, group, &bound);
+        if let Some(prospect) = self.outlook.look(self.problem, &state, &cost) {
+            self.branch(&mut state, &cost, group, &prospect);
         }
         self.deal(state, cost, group);
     }

@@ -2,39 +2,46 @@
 
 use std::collections::BTreeSet;
 
-use super::{Bin, Joints, MOST_KINDS, Packed, Packing, Pair, Unmet, missing, rooms};
+use smallvec::{SmallVec, smallvec};
+
+use super::{Bin, Joints, MOST_KINDS, MOST_WISHES, Packed, Packing, Pair, Unmet, rooms};
+
+/// One value for each group; there are rarely more.
+type ByGroup<T> = SmallVec<[T; 16]>;
 
 /// One search for a packing.
 pub(super) struct Search<'a> {
     packing: &'a Packing,
-    sums: Vec<u32>,
-    fills: Vec<Vec<u32>>,
-    parts: Vec<Vec<(u32, u32)>>,
+    /// The kind of domain in which bins lie together, if there is one.
+    wider: Option<usize>,
     joints: Joints,
     /// How many ties may go unmet.
     unmet: Unmet,
     used: Joints,
-    groups: Vec<Bin>,
-    /// A part of the group of each wish that has its place.
-    place: Vec<u128>,
+    groups: ByGroup<Bin>,
+    /// The group of each wish that has its place.
+    homes: SmallVec<[u8; MOST_WISHES]>,
     /// What is known not to fit.
-    failed: BTreeSet<Vec<Looks>>,
+    failed: BTreeSet<Box<[u64]>>,
     steps: usize,
 }
 
 impl<'a> Search<'a> {
     /// With so many joints and so many ties unmet at most.
     pub(super) fn of(packing: &'a Packing, joints: Joints, unmet: Unmet) -> Self {
+        let shares_domains = |kind: usize| {
+            let domains = |bin: &Bin| bin.domains[kind];
+            let all = packing.bins.iter().map(domains).fold(0, |all, own| all | own);
+            all.count_ones() < packing.bins.iter().map(|bin| domains(bin).count_ones()).sum()
+        };
         Self {
             packing,
-            sums: packing.sums(),
-            fills: packing.fills(),
-            parts: packing.parts(),
+            wider: (0..packing.kinds).find(|kind| *kind != packing.finest && shares_domains(*kind)),
             joints,
             unmet,
             used: [0; MOST_KINDS],
-            groups: packing.bins.clone(),
-            place: Vec::new(),
+            groups: packing.bins.iter().copied().collect(),
+            homes: SmallVec::new(),
             failed: BTreeSet::new(),
             steps: 0,
         }
@@ -46,11 +53,7 @@ impl<'a> Search<'a> {
         let fits = self.place();
         *steps = self.steps;
         match fits {
-            true => {
-                let home = |part: &u128| self.groups.iter().position(|group| group.parts & part != 0).unwrap_or(0);
-                let homes = self.place.iter().map(home).collect();
-                Packed::Fits(self.groups, homes)
-            }
+            true => Packed::Fits(self.groups.to_vec(), self.homes.iter().map(|home| usize::from(*home)).collect()),
             false if self.steps > 0 => Packed::Never,
             false => Packed::Unknown,
         }
@@ -58,9 +61,13 @@ impl<'a> Search<'a> {
 
     /// Packs the next wish and all after it. False if that cannot be, or if the steps are used up.
     fn place(&mut self) -> bool {
-        let index = self.place.len();
-        let Some(wish) = self.packing.wishes.get(index).copied() else { return self.is_within(self.unmet_ties(false)) };
-        if self.steps == 0 || !self.is_within(self.unmet_ties(true)) || !self.may_fit(index) {
+        let index = self.homes.len();
+        let Some(wish) = self.packing.wishes.get(index).copied() else { return self.is_within(self.unmet_so_far()) };
+        if self.steps == 0 {
+            return false;
+        }
+        let (unmet_here, unmet) = self.unmet_for_sure();
+        if !self.is_within(unmet) || !self.may_fit(index) {
             return false;
         }
         self.steps -= 1;
@@ -68,7 +75,7 @@ impl<'a> Search<'a> {
         if self.failed.contains(&key) {
             return false;
         }
-        if self.place_whole(index, wish, &shapes) || self.join(index, wish, None, &shapes) {
+        if self.place_whole(index, wish, &shapes, unmet_here) || self.join(index, wish, None, &shapes) {
             return true;
         }
         if self.steps > 0 {
@@ -77,68 +84,99 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Puts the wish into one group that has room, the fullest first.
-    fn place_whole(&mut self, index: usize, wish: u32, shapes: &[usize]) -> bool {
-        let mut choices: Vec<usize> =
-            (0..self.groups.len()).filter(|group| self.fits(&self.groups[*group], index, wish)).collect();
-        choices.sort_by_cached_key(|group| {
-            (self.unmet_at(index, *group), self.groups[*group].room, shapes[*group], *group)
-        });
-        let mut seen = Vec::with_capacity(choices.len());
-        choices.retain(|group| {
-            let is_new = !seen.contains(&shapes[*group]);
-            seen.push(shapes[*group]);
-            is_new
-        });
-        choices.into_iter().any(|group| self.put(index, wish, group))
+    /// Puts the wish into one group that has room, the fullest first, unless too many ties were unmet for sure together
+    /// with those among the ones before it.
+    fn place_whole(&mut self, index: usize, wish: u32, shapes: &[u8], unmet_here: Unmet) -> bool {
+        let unmet = self.unmet_by_group(index);
+        let mut choices: ByGroup<(u32, u32, u8, u8)> = SmallVec::new();
+        for (group, Broken { any, firm }) in unmet.iter().enumerate() {
+            if self.fits(&self.groups[group], index, wish) && self.is_within(unmet_here.and(*firm)) {
+                choices.push((*any, self.groups[group].room, shapes[group], group as u8));
+            }
+        }
+        choices.sort_unstable();
+        let mut seen: u128 = 0;
+        for (_, _, shape, group) in choices {
+            let is_new = seen & (1 << shape) == 0;
+            seen |= 1 << shape;
+            if is_new && self.put(index, wish, usize::from(group)) {
+                return true;
+            }
+        }
+        false
     }
 
     fn is_within(&self, unmet: Unmet) -> bool {
         unmet.all <= self.unmet.all && unmet.together <= self.unmet.together
     }
 
-    /// The ties that go unmet among those who have their place. `firmly`: and that stay so whatever comes.
-    fn unmet_ties(&self, firmly: bool) -> Unmet {
+    /// The ties that go unmet among those who have their place.
+    fn unmet_so_far(&self) -> Unmet {
         let mut unmet = Unmet::default();
-        for tie in self.packing.ties.iter().filter(|tie| !firmly || self.is_settled(tie.kind)) {
-            let homes = tie.ends.map(|end| self.place.get(end).and_then(|part| self.domain(*part, tie.kind)));
-            let is_unmet = match homes {
-                [Some(one), Some(other)] => (one == other) != tie.together,
-                [Some(home), None] => firmly && self.is_lost(tie, tie.ends[1], home),
-                [None, Some(home)] => firmly && self.is_lost(tie, tie.ends[0], home),
-                [None, None] => false,
-            };
-            unmet.all += u32::from(is_unmet);
-            unmet.together += u32::from(is_unmet && tie.together);
+        for tie in &self.packing.ties {
+            let [one, other] = tie.ends;
+            if let (Some(one), Some(other)) = (self.domain_of(one, tie.kind), self.domain_of(other, tie.kind)) {
+                unmet.count(tie, (one == other) == tie.together);
+            }
         }
         unmet
     }
 
-    /// Whether a wish that waits finds no room where the tie to one in this domain would be met.
-    fn is_lost(&self, tie: &Pair, waiting: usize, home: u128) -> bool {
-        if waiting < self.place.len() {
-            return false;
+    /// The ties that stay unmet whatever comes: those among wishes that have their place, and all.
+    fn unmet_for_sure(&self) -> (Unmet, Unmet) {
+        let (mut here, mut coming) = (Unmet::default(), Unmet::default());
+        let mut rooms: [Option<ByGroup<u32>>; MOST_KINDS] = [None, None];
+        for tie in self.packing.ties.iter().filter(|tie| self.is_settled(tie.kind)) {
+            let [one, other] = tie.ends;
+            let (home, waiting) = match (self.domain_of(one, tie.kind), self.domain_of(other, tie.kind)) {
+                (Some(one), Some(other)) => {
+                    here.count(tie, (one == other) == tie.together);
+                    continue;
+                }
+                (Some(home), None) => (home, other),
+                (None, Some(home)) => (home, one),
+                (None, None) => continue,
+            };
+            let rooms = rooms[tie.kind].get_or_insert_with(|| self.rooms_around(tie.kind));
+            coming.count(tie, self.may_meet(tie, waiting, home, rooms));
+        }
+        (here, here.and(coming))
+    }
+
+    /// By group, the room of all groups that lie where it does.
+    fn rooms_around(&self, kind: usize) -> ByGroup<u32> {
+        if self.wider.is_none() {
+            return self.groups.iter().map(|group| group.room).collect();
+        }
+        let room = |group: &Bin| {
+            let around = self.groups.iter().filter(|other| other.domains[kind] == group.domains[kind]);
+            around.map(|other| other.room).sum()
+        };
+        self.groups.iter().map(room).collect()
+    }
+
+    /// Whether a wish that waits may find room where the tie to one in this domain is met.
+    fn may_meet(&self, tie: &Pair, waiting: usize, home: u128, rooms: &[u32]) -> bool {
+        if waiting < self.homes.len() {
+            return true;
         }
         let wish = self.packing.wishes[waiting];
-        let meets = |group: &&Bin| (group.domains[tie.kind] == home) == tie.together;
-        let room_in = |domains: u128| {
-            let inside = self.groups.iter().filter(|group| group.domains[tie.kind] == domains);
-            inside.map(|group| group.room).sum::<u32>()
-        };
-        !self.groups.iter().filter(meets).any(|group| room_in(group.domains[tie.kind]) >= wish)
-            && !self.is_room_across(tie.kind, wish)
+        let meets = |(group, room): (&Bin, &u32)| *room >= wish && (group.domains[tie.kind] == home) == tie.together;
+        self.groups.iter().zip(rooms).any(meets) || self.is_room_across(tie.kind, wish)
     }
 
     /// Whether groups that lie in several domains of a kind have room for a wish, with all that can be joined to them
     /// without another joint of that kind.
     fn is_room_across(&self, kind: usize, wish: u32) -> bool {
+        if !self.groups.iter().any(|group| group.is_wide(kind)) {
+            return false;
+        }
         let cluster_of = clusters(&self.groups, kind);
-        let is_wide = |group: usize| self.groups[group].domains[kind].count_ones() > 1;
-        let room = |cluster: usize| {
+        let room = |cluster: u8| {
             let inside = (0..self.groups.len()).filter(|group| cluster_of[*group] == cluster);
             inside.map(|group| self.groups[group].room).sum::<u32>()
         };
-        (0..self.groups.len()).any(|group| is_wide(group) && room(cluster_of[group]) >= wish)
+        (0..self.groups.len()).any(|group| self.groups[group].is_wide(kind) && room(cluster_of[group]) >= wish)
     }
 
     /// Whether there may be no more joints of a kind, so that nothing comes to lie in more of its domains.
@@ -146,35 +184,40 @@ impl<'a> Search<'a> {
         self.joints[kind] <= self.used[kind]
     }
 
-    /// The same for one wish if it had its place in a group.
-    fn unmet_at(&self, index: usize, group: usize) -> u32 {
-        let unmet = |tie: &&Pair| {
-            let [one, other] = tie.ends;
-            let end = if one == index { other } else { one };
-            let there = self.place.get(end).and_then(|part| self.domain(*part, tie.kind));
-            let here = Some(self.groups[group].domains[tie.kind]).filter(|domains| domains.count_ones() == 1);
-            here.zip(there).is_some_and(|(here, there)| (here == there) != tie.together)
-        };
-        self.packing.ties.iter().filter(|tie| tie.ends.contains(&index)).filter(unmet).count() as u32
+    /// By group, the ties to those who have their place that went unmet if a wish came there.
+    fn unmet_by_group(&self, index: usize) -> ByGroup<Broken> {
+        let mut unmet: ByGroup<Broken> = smallvec![Broken::default(); self.groups.len()];
+        for tie in &self.packing.ties {
+            let there = match tie.ends {
+                [one, other] if one == index => self.domain_of(other, tie.kind),
+                [one, other] if other == index => self.domain_of(one, tie.kind),
+                _ => None,
+            };
+            let Some(there) = there else { continue };
+            let is_settled = self.is_settled(tie.kind);
+            for (group, Broken { any, firm }) in self.groups.iter().zip(&mut unmet) {
+                let is_met = group.is_wide(tie.kind) || (group.domains[tie.kind] == there) == tie.together;
+                *any += u32::from(!is_met);
+                firm.count(tie, is_met || !is_settled);
+            }
+        }
+        unmet
     }
 
-    /// The one domain of a kind in which a group lies.
-    fn domain(&self, part: u128, kind: usize) -> Option<u128> {
-        let group = self.groups.iter().find(|group| group.parts & part != 0)?;
-        Some(group.domains[kind]).filter(|domains| domains.count_ones() == 1)
+    /// The one domain of a kind in which a wish lies; none if it waits or may lie in several.
+    fn domain_of(&self, wish: usize, kind: usize) -> Option<u128> {
+        let group = &self.groups[usize::from(*self.homes.get(wish)?)];
+        (!group.is_wide(kind)).then_some(group.domains[kind])
     }
 
     /// By group, those who have their place and are tied to some that wait; or to any, as long as that may change.
-    fn bonds(&self) -> Vec<u64> {
-        let mut bonds = vec![0; self.groups.len()];
-        let placed = self.place.len();
-        for tie in &self.packing.ties {
-            let waits = tie.ends.iter().any(|end| *end >= placed);
-            for end in tie.ends.iter().filter(|end| **end < placed && (waits || !self.is_settled(tie.kind))) {
-                let is_home = |group: &Bin| group.parts & self.place[*end] != 0;
-                if let Some(home) = self.groups.iter().position(is_home) {
-                    bonds[home] |= 1 << end;
-                }
+    fn bonds(&self) -> ByGroup<u64> {
+        let mut bonds: ByGroup<u64> = smallvec![0; self.groups.len()];
+        let placed = self.homes.len();
+        for Pair { ends, kind, together: _ } in &self.packing.ties {
+            let waits = ends.iter().any(|end| *end >= placed);
+            for end in ends.iter().filter(|end| **end < placed && (waits || !self.is_settled(*kind))) {
+                bonds[usize::from(self.homes[*end])] |= 1 << end;
             }
         }
         bonds
@@ -182,11 +225,11 @@ impl<'a> Search<'a> {
 
     fn put(&mut self, index: usize, wish: u32, group: usize) -> bool {
         self.groups[group].room -= wish;
-        self.place.push(self.groups[group].parts);
+        self.homes.push(group as u8);
         if self.place() {
             return true;
         }
-        self.place.truncate(index);
+        self.homes.truncate(index);
         self.groups[group].room += wish;
         false
     }
@@ -196,7 +239,11 @@ impl<'a> Search<'a> {
     }
 
     /// Joins groups that have too little room each, and puts the wish there; `grown` is one that was joined for it already.
-    fn join(&mut self, index: usize, wish: u32, grown: Option<usize>, shapes: &[usize]) -> bool {
+    fn join(&mut self, index: usize, wish: u32, grown: Option<usize>, shapes: &[u8]) -> bool {
+        // No two bins that may hang together share a domain of the finest kind.
+        if self.is_settled(self.packing.finest) {
+            return false;
+        }
         let mut pairs: Vec<(Joints, u32, usize, usize)> = Vec::new();
         for one in 0..self.groups.len() {
             for other in 0..self.groups.len() {
@@ -213,8 +260,8 @@ impl<'a> Search<'a> {
         }
         // The smallest of those that are enough, else the largest: the fewer joints are left to be made.
         let closeness = |room: u32| if room >= wish { (0, room) } else { (1, u32::MAX - room) };
-        pairs.sort_by_key(|(cost, room, one, other)| (closeness(*room), *cost, *one, *other));
-        let mut seen: Vec<(Joints, [usize; 2])> = Vec::new();
+        pairs.sort_unstable_by_key(|(cost, room, one, other)| (closeness(*room), *cost, *one, *other));
+        let mut seen: Vec<(Joints, [u8; 2])> = Vec::new();
         for (cost, _, one, other) in pairs {
             let mut both = [shapes[one], shapes[other]];
             both.sort_unstable();
@@ -234,13 +281,10 @@ impl<'a> Search<'a> {
     }
 
     fn try_joined(&mut self, index: usize, wish: u32, one: usize, other: usize, cost: Joints) -> bool {
-        let before = self.groups.clone();
-        let joined = self.groups[one].joined(&self.groups[other]);
-        self.groups[one] = joined;
-        self.groups.remove(other);
-        let at = if other < one { one - 1 } else { one };
+        let before = (self.groups.clone(), self.homes.clone());
+        let at = self.unite(one, other);
         (0..MOST_KINDS).for_each(|kind| self.used[kind] += cost[kind]);
-        let found = match self.fits(&joined, index, wish) {
+        let found = match self.fits(&self.groups[at], index, wish) {
             true => self.put(index, wish, at),
             false => {
                 let shapes = self.outline().shapes;
@@ -248,10 +292,25 @@ impl<'a> Search<'a> {
             }
         };
         if !found {
-            self.groups = before;
+            (self.groups, self.homes) = before;
             (0..MOST_KINDS).for_each(|kind| self.used[kind] -= cost[kind]);
         }
         found
+    }
+
+    /// Makes one group of two. Returns its place.
+    fn unite(&mut self, one: usize, other: usize) -> usize {
+        self.groups[one] = self.groups[one].joined(&self.groups[other]);
+        self.groups.remove(other);
+        let at = if other < one { one - 1 } else { one };
+        for home in &mut self.homes {
+            let before = usize::from(*home);
+            *home = match before == one || before == other {
+                true => at as u8,
+                false => *home - u8::from(before > other),
+            };
+        }
+        at
     }
 
     /// The joints that joining two groups takes.
@@ -269,116 +328,132 @@ impl<'a> Search<'a> {
 
     /// Whether counting alone leaves it possible that the wishes from one on fit.
     fn may_fit(&self, index: usize) -> bool {
-        let total: u32 = self.groups.iter().map(|group| group.room).sum();
-        let Some(slack) = total.checked_sub(self.sums[index]) else { return false };
-        (0..self.packing.kinds).all(|kind| {
-            let left = self.joints[kind] - self.used[kind];
-            let rooms = match kind == self.packing.finest {
-                true => self.groups.iter().map(|group| group.room).collect(),
-                false => rooms(&self.groups, kind),
-            };
-            left >= 0
-                && self.has_no_waste(index, slack, left as usize, &rooms)
-                && self.parts[index].iter().all(|(part, wanted)| missing(*part, *wanted, &rooms) <= left)
-        })
-    }
-
-    /// Whether what no wishes fill exactly is no more than what may stay free. A joint saves the waste of two.
-    fn has_no_waste(&self, index: usize, slack: u32, left: usize, rooms: &[u32]) -> bool {
-        let fills = &self.fills[index];
-        let waste = |room: u32| fills.get(room as usize).map_or(0, |fill| room - fill);
-        let mut wastes: Vec<u32> = rooms.iter().map(|room| waste(*room)).filter(|waste| *waste > 0).collect();
-        let total: u32 = wastes.iter().sum();
-        if total <= slack {
-            return true;
-        }
-        wastes.sort_unstable_by(|a, b| b.cmp(a));
-        wastes.iter().skip(2 * left).sum::<u32>() <= slack
+        let own: ByGroup<u32> = self.groups.iter().map(|group| group.room).collect();
+        let Some(slack) = own.iter().sum::<u32>().checked_sub(self.packing.counts.sum(index)) else { return false };
+        let left = |kind: usize| self.joints[kind] - self.used[kind];
+        let around = |wider: usize| self.packing.counts.may_fit(index, slack, left(wider), &rooms(&self.groups, wider));
+        // Where each bin has a domain of every kind of its own, a joint is one of every kind.
+        let least = (0..self.packing.kinds).map(left).min().unwrap_or(0);
+        let inside = if self.wider.is_some() { left(self.packing.finest) } else { least };
+        least >= 0 && self.packing.counts.may_fit(index, slack, inside, &own) && self.wider.is_none_or(around)
     }
 
     /// What the groups are, apart from which is which.
     fn outline(&self) -> Outline {
-        let bonds = self.bonds();
-        let own: Vec<Looks> = self.groups.iter().zip(bonds).map(|(group, bonds)| (signature(group), bonds)).collect();
-        let wider = (0..self.packing.kinds).find(|kind| *kind != self.packing.finest);
-        let around = wider.map_or_else(|| vec![0; own.len()], |wider| clusters(&self.groups, wider));
-        let count = around.iter().max().map_or(0, |last| last + 1);
-        let mut inside: Vec<Vec<Looks>> = (0..count)
-            .map(|cluster| {
-                let groups = (0..own.len()).filter(|group| around[*group] == cluster);
-                self.cluster(groups.collect(), &own, wider)
-            })
-            .collect();
-        let place = |group: usize| wider.map(|wider| self.groups[group].domains[wider]);
-        let same = |one: usize, other: usize| {
-            let is_beside = place(one) == place(other);
-            let is_mirrored = || around[one] != around[other] && inside[around[one]] == inside[around[other]];
-            own[one] == own[other] && (is_beside || is_mirrored())
+        let own = self.looks();
+        let placed = self.homes.len() as u64;
+        let Unmet { all, together } = self.unmet_so_far();
+        let mut key = Vec::with_capacity(4 + 5 * own.len());
+        key.extend([placed, u64::from(all) << 32 | u64::from(together)]);
+        key.extend(self.used.iter().map(|used| *used as u64));
+        let shapes = match self.wider {
+            None => {
+                let mut sorted = own.clone();
+                sorted.sort_unstable();
+                key.extend(sorted.into_iter().flatten());
+                firsts(&own, |_, _| true)
+            }
+            Some(wider) => self.outline_by(wider, &own, &mut key),
         };
-        let first = |group: usize| (0..group).find(|first| same(*first, group)).unwrap_or(group);
-        let shapes = (0..own.len()).map(first).collect();
+        Outline { shapes, key: key.into_boxed_slice() }
+    }
+
+    /// The same where bins lie together in domains of a wider kind.
+    fn outline_by(&self, wider: usize, own: &[Looks], key: &mut Vec<u64>) -> ByGroup<u8> {
+        let around = clusters(&self.groups, wider);
+        let count = around.iter().max().map_or(0, |last| usize::from(*last) + 1);
+        let mut inside: Vec<ByGroup<Looks>> = (0..count)
+            .map(|cluster| self.cluster((0..own.len()).filter(|group| usize::from(around[*group]) == cluster), own, wider))
+            .collect();
+        let domains = |group: usize| self.groups[group].domains[wider];
+        let shapes = firsts(own, |one, other| {
+            let [here, there] = [one, other].map(|group| usize::from(around[group]));
+            domains(one) == domains(other) || (here != there && inside[here] == inside[there])
+        });
         inside.sort_unstable();
-        let Unmet { all, together } = self.unmet_ties(false);
-        let mut key = Vec::with_capacity(1 + MOST_KINDS + count + 2 * own.len());
-        key.push((self.place.len() as u128, u64::from(all) << 32 | u64::from(together)));
-        key.extend(self.used.iter().map(|used| (*used as u128, 0)));
         for looks in inside {
-            key.push((looks.len() as u128, 0));
-            key.extend(looks);
+            key.push(looks.len() as u64);
+            key.extend(looks.into_iter().flatten());
         }
-        Outline { shapes, key }
+        shapes
+    }
+
+    /// What each group can take, and who is in it that matters to others.
+    fn looks(&self) -> ByGroup<Looks> {
+        let waiting = u64::MAX.checked_shl(self.homes.len() as u32).unwrap_or(0);
+        let has_ties = !self.packing.ties.is_empty();
+        let looks = |(group, bonds): (&Bin, u64)| {
+            let wide = |kind: usize| u64::from(has_ties && group.is_wide(kind)) << kind;
+            let width = (0..MOST_KINDS).map(wide).sum::<u64>();
+            [u64::from(group.room) << 32 | u64::from(group.stuff) << 8 | width, group.takers & waiting, bonds]
+        };
+        self.groups.iter().zip(self.bonds()).map(looks).collect()
     }
 
     /// The groups of one domain of the wider kind, in order of their looks; each for itself where some lie in several of
     /// these domains.
-    fn cluster(&self, groups: Vec<usize>, own: &[Looks], wider: Option<usize>) -> Vec<Looks> {
-        let is_inside = |group: &usize| wider.is_none_or(|wider| self.groups[*group].domains[wider].count_ones() == 1);
-        if groups.iter().all(is_inside) {
-            let mut looks: Vec<Looks> = groups.into_iter().map(|group| own[group]).collect();
+    fn cluster(&self, groups: impl Iterator<Item = usize> + Clone, own: &[Looks], wider: usize) -> ByGroup<Looks> {
+        if groups.clone().all(|group| !self.groups[group].is_wide(wider)) {
+            let mut looks: ByGroup<Looks> = groups.map(|group| own[group]).collect();
             looks.sort_unstable();
             return looks;
         }
-        let mut looks = Vec::with_capacity(2 * groups.len());
-        for group in groups {
-            looks.extend(wider.map(|wider| (self.groups[group].domains[wider], u64::MAX)));
-            looks.push(own[group]);
-        }
-        looks
+        let domains = |group: usize| self.groups[group].domains[wider];
+        groups.flat_map(|group| [[domains(group) as u64, (domains(group) >> 64) as u64, u64::MAX], own[group]]).collect()
     }
 }
 
-/// What a group can take, and who is in it that matters to others.
-type Looks = (u128, u64);
+/// The ties of one wish that went unmet in a group.
+#[derive(Clone, Copy, Default)]
+struct Broken {
+    /// How many, as the groups are.
+    any: u32,
+    /// Those that stay so.
+    firm: Unmet,
+}
+
+impl Unmet {
+    fn and(self, other: Self) -> Self {
+        Self { all: self.all + other.all, together: self.together + other.together }
+    }
+
+    fn count(&mut self, tie: &Pair, is_met: bool) {
+        self.all += u32::from(!is_met);
+        self.together += u32::from(!is_met && tie.together);
+    }
+}
+
+/// What a group can take, and who is in it that matters to others: its room, its stuff and in which kinds of domain it
+/// lies in several where there are ties; who may come; who is there.
+type Looks = [u64; 3];
 
 /// What groups are, apart from which is which.
 struct Outline {
     /// For each group the first one that is as good.
-    shapes: Vec<usize>,
+    shapes: ByGroup<u8>,
     /// What decides whether the rest fits.
-    key: Vec<Looks>,
+    key: Box<[u64]>,
+}
+
+/// For each group the first one that looks the same, if these two are as good as each other.
+fn firsts(own: &[Looks], is_as_good: impl Fn(usize, usize) -> bool) -> ByGroup<u8> {
+    let is_first = |first: &usize, group: usize| own[*first] == own[group] && is_as_good(*first, group);
+    let first = |group: usize| (0..group).find(|first| is_first(first, group)).unwrap_or(group);
+    (0..own.len()).map(|group| first(group) as u8).collect()
 }
 
 /// By group the number of the cluster of those that hang together by domains of a kind.
-fn clusters(groups: &[Bin], kind: usize) -> Vec<usize> {
-    let mut cluster_of: Vec<usize> = Vec::with_capacity(groups.len());
-    let mut clusters: Vec<u128> = Vec::with_capacity(groups.len());
+fn clusters(groups: &[Bin], kind: usize) -> ByGroup<u8> {
+    let mut clusters: ByGroup<u128> = SmallVec::new();
     for group in groups {
         let mut own = group.domains[kind];
         clusters.retain(|others| {
-            let meets = own & others != 0;
+            let meets = own & *others != 0;
             own |= if meets { *others } else { 0 };
             !meets
         });
         clusters.push(own);
     }
-    for group in groups {
-        let cluster = clusters.iter().position(|cluster| cluster & group.domains[kind] != 0);
-        cluster_of.push(cluster.unwrap_or(0));
-    }
-    cluster_of
-}
-
-/// What a group can take, in one number.
-fn signature(group: &Bin) -> u128 {
-    u128::from(group.room) << 72 | u128::from(group.stuff) << 64 | u128::from(group.takers)
+    let cluster_of = |group: &Bin| clusters.iter().position(|cluster| cluster & group.domains[kind] != 0).unwrap_or(0);
+    groups.iter().map(|group| cluster_of(group) as u8).collect()
 }

@@ -127,7 +127,7 @@ impl Small {
             }
         }
         let ties = if kinds == 2 { self.pairs.clone() } else { Vec::new() };
-        Packing { bins, wishes: self.wishes.clone(), kinds, finest: kinds - 1, ties }
+        Packing { ties, ..Packing::of(bins, self.wishes.clone(), kinds, kinds - 1) }
     }
 }
 
