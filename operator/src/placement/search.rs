@@ -39,10 +39,14 @@ const MENDING_STARTS: u64 = 2;
 const MENDING_STEPS: usize = 200;
 /// How many tasks such a group has at most.
 const LARGEST_GROUP: u32 = 6;
-/// Up to how many shares of one task all are tried.
+/// Up to how many shares of one task all are tried on a machine of few cells.
 const ALL: usize = 300;
-/// On a machine of more cells nobody tries all shares: they are too many.
-const FEW_CELLS: usize = 16;
+/// How many cells are few.
+const FEW_CELLS: usize = 8;
+/// The same on a machine of more cells.
+const ALL_OF_MORE: usize = 60;
+/// On a machine of yet more cells nobody tries all shares: they are too many.
+const MORE_CELLS: usize = 16;
 /// How many shares of one task are tried where there are more.
 const SOME: usize = 12;
 
@@ -490,8 +494,10 @@ impl<'a> Search<'a> {
 
     fn choices(&mut self, state: &State, task: usize) -> Vec<Candidate> {
         let tree = &self.trees[self.tree_of[task]];
-        let may_try_all = self.is_complete && self.problem.cells.len() <= FEW_CELLS;
-        let few = may_try_all.then(|| all(self.problem, tree, state, task, ALL)).flatten();
+        let cells = self.problem.cells.len();
+        let limit = if cells <= FEW_CELLS { ALL } else { ALL_OF_MORE };
+        let may_try_all = self.is_complete && cells <= MORE_CELLS;
+        let few = may_try_all.then(|| all(self.problem, tree, state, task, limit)).flatten();
         let mut found = few.unwrap_or_else(|| {
             self.is_complete = false;
             let mut some = candidates(self.problem, tree, state, task, Width::Wide);

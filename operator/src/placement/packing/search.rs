@@ -71,11 +71,12 @@ impl<'a> Search<'a> {
             return false;
         }
         self.steps -= 1;
-        let Outline { shapes, key } = self.outline();
+        let outline = self.outline();
+        let key = self.key(&outline);
         if self.failed.contains(&key) {
             return false;
         }
-        if self.place_whole(index, wish, &shapes, unmet_here) || self.join(index, wish, None, &shapes) {
+        if self.place_whole(index, wish, &outline, unmet_here) || self.join(index, wish, None, &outline) {
             return true;
         }
         if self.steps > 0 {
@@ -86,24 +87,19 @@ impl<'a> Search<'a> {
 
     /// Puts the wish into one group that has room, the fullest first, unless too many ties were unmet for sure together
     /// with those among the ones before it.
-    fn place_whole(&mut self, index: usize, wish: u32, shapes: &[u8], unmet_here: Unmet) -> bool {
+    fn place_whole(&mut self, index: usize, wish: u32, outline: &Outline, unmet_here: Unmet) -> bool {
         let unmet = self.unmet_by_group(index);
-        let mut choices: ByGroup<(u32, u32, u8, u8)> = SmallVec::new();
+        let mut choices: ByGroup<(u32, u32, usize)> = SmallVec::new();
         for (group, Broken { any, firm }) in unmet.iter().enumerate() {
             if self.fits(&self.groups[group], index, wish) && self.is_within(unmet_here.and(*firm)) {
-                choices.push((*any, self.groups[group].room, shapes[group], group as u8));
+                let first = choices.iter().find(|(.., other)| outline.are_alike(*other, group));
+                if first.is_none() {
+                    choices.push((*any, self.groups[group].room, group));
+                }
             }
         }
         choices.sort_unstable();
-        let mut seen: u128 = 0;
-        for (_, _, shape, group) in choices {
-            let is_new = seen & (1 << shape) == 0;
-            seen |= 1 << shape;
-            if is_new && self.put(index, wish, usize::from(group)) {
-                return true;
-            }
-        }
-        false
+        choices.into_iter().any(|(.., group)| self.put(index, wish, group))
     }
 
     fn is_within(&self, unmet: Unmet) -> bool {
@@ -239,7 +235,7 @@ impl<'a> Search<'a> {
     }
 
     /// Joins groups that have too little room each, and puts the wish there; `grown` is one that was joined for it already.
-    fn join(&mut self, index: usize, wish: u32, grown: Option<usize>, shapes: &[u8]) -> bool {
+    fn join(&mut self, index: usize, wish: u32, grown: Option<usize>, outline: &Outline) -> bool {
         // No two bins that may hang together share a domain of the finest kind.
         if self.is_settled(self.packing.finest) {
             return false;
@@ -261,14 +257,16 @@ impl<'a> Search<'a> {
         // The smallest of those that are enough, else the largest: the fewer joints are left to be made.
         let closeness = |room: u32| if room >= wish { (0, room) } else { (1, u32::MAX - room) };
         pairs.sort_unstable_by_key(|(cost, room, one, other)| (closeness(*room), *cost, *one, *other));
-        let mut seen: Vec<(Joints, [u8; 2])> = Vec::new();
+        let mut seen: Vec<(Joints, [usize; 2])> = Vec::new();
         for (cost, _, one, other) in pairs {
-            let mut both = [shapes[one], shapes[other]];
-            both.sort_unstable();
-            if seen.contains(&(cost, both)) {
+            let is_seen = |(known, [first, second]): &(Joints, [usize; 2])| {
+                let alike = |one: usize, other: usize| outline.are_alike(*first, one) && outline.are_alike(*second, other);
+                *known == cost && (alike(one, other) || alike(other, one))
+            };
+            if seen.iter().any(is_seen) {
                 continue;
             }
-            seen.push((cost, both));
+            seen.push((cost, [one, other]));
             if self.steps == 0 {
                 return false;
             }
@@ -287,8 +285,8 @@ impl<'a> Search<'a> {
         let found = match self.fits(&self.groups[at], index, wish) {
             true => self.put(index, wish, at),
             false => {
-                let shapes = self.outline().shapes;
-                self.join(index, wish, Some(at), &shapes)
+                let outline = self.outline();
+                self.join(index, wish, Some(at), &outline)
             }
         };
         if !found {
@@ -341,41 +339,44 @@ impl<'a> Search<'a> {
     /// What the groups are, apart from which is which.
     fn outline(&self) -> Outline {
         let own = self.looks();
-        let placed = self.homes.len() as u64;
+        let Some(wider) = self.wider else { return Outline { own, clusters: None } };
+        let cluster_of = clusters(&self.groups, wider);
+        let count = cluster_of.iter().max().map_or(0, |last| usize::from(*last) + 1);
+        let inside = |cluster: usize| self.cluster(cluster, &cluster_of, &own, wider);
+        let inside: SmallVec<[ByGroup<Looks>; 4]> = (0..count).map(inside).collect();
+        let twin = |cluster: usize| inside.iter().position(|other| *other == inside[cluster]).unwrap_or(cluster) as u8;
+        let clusters = Clusters {
+            domains: self.groups.iter().map(|group| group.domains[wider]).collect(),
+            twins: cluster_of.iter().map(|cluster| twin(usize::from(*cluster))).collect(),
+            cluster_of,
+            inside,
+        };
+        Outline { own, clusters: Some(clusters) }
+    }
+
+    /// What decides whether the rest fits.
+    fn key(&self, outline: &Outline) -> Box<[u64]> {
+        let Outline { own, clusters } = outline;
         let Unmet { all, together } = self.unmet_so_far();
         let mut key = Vec::with_capacity(4 + 5 * own.len());
-        key.extend([placed, u64::from(all) << 32 | u64::from(together)]);
+        key.extend([self.homes.len() as u64, u64::from(all) << 32 | u64::from(together)]);
         key.extend(self.used.iter().map(|used| *used as u64));
-        let shapes = match self.wider {
+        match clusters {
             None => {
                 let mut sorted = own.clone();
                 sorted.sort_unstable();
-                key.extend(sorted.into_iter().flatten());
-                firsts(&own, |_, _| true)
+                sorted.iter().for_each(|looks| key.extend_from_slice(looks));
             }
-            Some(wider) => self.outline_by(wider, &own, &mut key),
-        };
-        Outline { shapes, key: key.into_boxed_slice() }
-    }
-
-    /// The same where bins lie together in domains of a wider kind.
-    fn outline_by(&self, wider: usize, own: &[Looks], key: &mut Vec<u64>) -> ByGroup<u8> {
-        let around = clusters(&self.groups, wider);
-        let count = around.iter().max().map_or(0, |last| usize::from(*last) + 1);
-        let mut inside: Vec<ByGroup<Looks>> = (0..count)
-            .map(|cluster| self.cluster((0..own.len()).filter(|group| usize::from(around[*group]) == cluster), own, wider))
-            .collect();
-        let domains = |group: usize| self.groups[group].domains[wider];
-        let shapes = firsts(own, |one, other| {
-            let [here, there] = [one, other].map(|group| usize::from(around[group]));
-            domains(one) == domains(other) || (here != there && inside[here] == inside[there])
-        });
-        inside.sort_unstable();
-        for looks in inside {
-            key.push(looks.len() as u64);
-            key.extend(looks.into_iter().flatten());
+            Some(Clusters { inside, .. }) => {
+                let mut sorted: SmallVec<[&ByGroup<Looks>; 16]> = inside.iter().collect();
+                sorted.sort_unstable();
+                for looks in sorted {
+                    key.push(looks.len() as u64);
+                    looks.iter().for_each(|looks| key.extend_from_slice(looks));
+                }
+            }
         }
-        shapes
+        key.into_boxed_slice()
     }
 
     /// What each group can take, and who is in it that matters to others.
@@ -390,16 +391,25 @@ impl<'a> Search<'a> {
         self.groups.iter().zip(self.bonds()).map(looks).collect()
     }
 
-    /// The groups of one domain of the wider kind, in order of their looks; each for itself where some lie in several of
-    /// these domains.
-    fn cluster(&self, groups: impl Iterator<Item = usize> + Clone, own: &[Looks], wider: usize) -> ByGroup<Looks> {
-        if groups.clone().all(|group| !self.groups[group].is_wide(wider)) {
-            let mut looks: ByGroup<Looks> = groups.map(|group| own[group]).collect();
-            looks.sort_unstable();
-            return looks;
+    /// The groups of one cluster, in order of their looks; each for itself where some lie in several domains of the wider
+    /// kind.
+    fn cluster(&self, cluster: usize, cluster_of: &[u8], own: &[Looks], wider: usize) -> ByGroup<Looks> {
+        let is_inside = |group: &usize| usize::from(cluster_of[*group]) == cluster;
+        let mut looks: ByGroup<Looks> = SmallVec::new();
+        let mut is_wide = false;
+        for group in (0..own.len()).filter(is_inside) {
+            looks.push(own[group]);
+            is_wide |= self.groups[group].is_wide(wider);
         }
-        let domains = |group: usize| self.groups[group].domains[wider];
-        groups.flat_map(|group| [[domains(group) as u64, (domains(group) >> 64) as u64, u64::MAX], own[group]]).collect()
+        if is_wide {
+            for (place, group) in (0..own.len()).filter(is_inside).enumerate() {
+                let domains = self.groups[group].domains[wider];
+                looks.insert(2 * place, [domains as u64, (domains >> 64) as u64, u64::MAX]);
+            }
+        } else {
+            looks.sort_unstable();
+        }
+        looks
     }
 }
 
@@ -429,17 +439,32 @@ type Looks = [u64; 3];
 
 /// What groups are, apart from which is which.
 struct Outline {
-    /// For each group the first one that is as good.
-    shapes: ByGroup<u8>,
-    /// What decides whether the rest fits.
-    key: Box<[u64]>,
+    /// What each looks like.
+    own: ByGroup<Looks>,
+    /// How they lie together, where bins do.
+    clusters: Option<Clusters>,
 }
 
-/// For each group the first one that looks the same, if these two are as good as each other.
-fn firsts(own: &[Looks], is_as_good: impl Fn(usize, usize) -> bool) -> ByGroup<u8> {
-    let is_first = |first: &usize, group: usize| own[*first] == own[group] && is_as_good(*first, group);
-    let first = |group: usize| (0..group).find(|first| is_first(first, group)).unwrap_or(group);
-    (0..own.len()).map(|group| first(group) as u8).collect()
+/// Groups that hang together by domains of the wider kind.
+struct Clusters {
+    /// By group, those domains.
+    domains: ByGroup<u128>,
+    /// By group, its cluster, and the first cluster that looks the same inside.
+    cluster_of: ByGroup<u8>,
+    twins: ByGroup<u8>,
+    /// By cluster, what its groups look like.
+    inside: SmallVec<[ByGroup<Looks>; 4]>,
+}
+
+impl Outline {
+    /// Whether one group is as good as another.
+    fn are_alike(&self, one: usize, other: usize) -> bool {
+        let lie_alike = |clusters: &Clusters| {
+            let Clusters { domains, cluster_of, twins, inside: _ } = clusters;
+            domains[one] == domains[other] || (cluster_of[one] != cluster_of[other] && twins[one] == twins[other])
+        };
+        self.own[one] == self.own[other] && self.clusters.as_ref().is_none_or(lie_alike)
+    }
 }
 
 /// By group the number of the cluster of those that hang together by domains of a kind.
