@@ -109,9 +109,9 @@ impl Outlook {
         let mut least = vec![0; extra as usize + 1];
         for (place, task) in tasks.iter().enumerate() {
             let needs = problem.tasks[*task].least[NODE] as usize;
-            let distance = |more: usize| {
-                let nodes = (needs + more).min(self.distances.len() - 1);
-                self.distances[nodes]
+            let distance = |more: usize| match self.distances.get(needs + more) {
+                Some(known) => *known,
+                None => least_distance(problem, needs + more),
             };
             let with = |sum: usize| (0..=sum).map(|more| least[sum - more] + distance(more)).min().unwrap_or(0);
             least = match place {

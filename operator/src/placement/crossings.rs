@@ -62,7 +62,8 @@ pub fn ties(problem: &Problem, outlook: &Outlook, state: &State, sofar: &Sofar, 
     let mut floor = sofar.bound.clone();
     let (tasks, best) = (table.tasks.clone(), best.clone());
     let joints = table.joints_of(sofar.cost, &floor);
-    let mut wishes = Wishes { table: &table, tasks, state, cost: sofar.cost, joints, best, found: None };
+    let Sofar { cost, bound, best: _ } = sofar;
+    let mut wishes = Wishes { table: &table, tasks, state, cost, floor: bound, joints, best, found: None };
     wishes.fewest_unmet(outlook, &mut floor, steps);
     Some(Crossings { floor, found: wishes.found })
 }
@@ -77,6 +78,8 @@ struct Wishes<'a> {
     tasks: Vec<usize>,
     state: &'a State,
     cost: &'a Cost,
+    /// What every arrangement costs at least.
+    floor: &'a Cost,
     joints: Joints,
     best: Cost,
     found: Option<(Cost, Vec<Share>)>,
@@ -89,6 +92,10 @@ impl Wishes<'_> {
         self.tasks.sort_by_key(|task| (Reverse(self.table.company(*task)), problem.cluster_of[*task]));
         let Some(mut packing) = self.table.packing(&self.tasks, self.table.kinds.len()) else { return };
         packing.ties = self.table.pairs(&self.tasks);
+        // Which of two like bins it is does not matter to a packing, but would to ties with what else is in its domain.
+        let is_mixed = packing.is_mixed();
+        let finest = packing.finest;
+        packing.ties.retain(|pair| pair.kind != finest || !is_mixed);
         if packing.ties.is_empty() || self.best == *floor {
             return;
         }
@@ -122,7 +129,7 @@ impl Wishes<'_> {
         let packed = within_half(steps, |steps| packing.pack(self.joints, unmet, steps));
         if let Packed::Fits(groups, places) = &packed {
             let groups = self.table.groups(&self.tasks, groups, places);
-            let arranged = self.table.arrange(self.state, &groups);
+            let arranged = self.table.arrange_best(self.state, groups, self.floor);
             if let Some((cost, shares)) = arranged.filter(|(cost, _)| *cost < self.best) {
                 self.best.clone_from(&cost);
                 self.found = Some((cost, shares));
@@ -351,6 +358,47 @@ impl<'a> Table<'a> {
             floor[width - 1] = cost[width - 1] + outlook.distance_of(self.problem, &self.tasks, extra_nodes);
         }
         floor
+    }
+
+    /// Fills the cells of each group, then in other orders of its tasks until nothing can be better: where cells of several
+    /// domains hang together, whoever comes first lies in one of them, and whoever comes next may lie in two.
+    fn arrange_best(&self, state: &State, mut groups: Vec<Group>, floor: &Cost) -> Option<(Cost, Vec<Share>)> {
+        let mut best = self.arrange(state, &groups);
+        for place in 0..groups.len() {
+            for task in self.tied_inside(&groups[place]) {
+                for is_first in [true, false] {
+                    if best.as_ref().is_some_and(|(cost, _)| cost == floor) {
+                        return best;
+                    }
+                    let before = groups[place].1.clone();
+                    groups[place].1.retain(|other| *other != task);
+                    let at = if is_first { 0 } else { groups[place].1.len() };
+                    groups[place].1.insert(at, task);
+                    let is_better = |(cost, _): &(Cost, Vec<Share>)| best.as_ref().is_none_or(|(best, _)| cost < best);
+                    match self.arrange(state, &groups).filter(is_better) {
+                        Some(better) => best = Some(better),
+                        None => groups[place].1 = before,
+                    }
+                }
+            }
+        }
+        best
+    }
+
+    /// The tasks of a group with ties to others in it, where it lies in several domains of the kind of the tie.
+    fn tied_inside(&self, (places, tasks): &Group) -> Vec<usize> {
+        let mut tied = Vec::new();
+        for tie in &self.problem.ties {
+            let (End::Task(from), End::Task(to)) = (&tie.from, &tie.to) else { continue };
+            let domain = |place: &usize| self.problem.cells[self.cells[*place].cell].domains[tie.slot];
+            let is_wide = places.iter().any(|place| domain(place) != domain(&places[0]));
+            if is_wide && tasks.contains(from) && tasks.contains(to) {
+                tied.extend([*from, *to]);
+            }
+        }
+        tied.sort_unstable();
+        tied.dedup();
+        tied
     }
 
     /// Fills the cells of each group one after the other. None if a task may not have what is there.

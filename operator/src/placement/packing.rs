@@ -46,6 +46,13 @@ pub struct Pair {
     pub together: bool,
 }
 
+impl Pair {
+    /// Whether wishes that lie somewhere in these domains may be as they are to be.
+    fn may_be_met(&self, one: u128, other: u128) -> bool {
+        if self.together { one & other != 0 } else { one != other || one.count_ones() > 1 }
+    }
+}
+
 /// Some bins that hang together; at first one alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bin {
@@ -93,9 +100,15 @@ impl Packing {
     }
 
     /// Packs with so many joints of each kind and so many ties unmet at most, in so many steps at most, which are counted
-    /// down. Ties of what lies in several domains of their kind count as met.
+    /// down. Ties of what lies in several domains of their kind count as met where they may be.
     pub fn pack(&self, joints: Joints, unmet: Unmet, steps: &mut usize) -> Packed {
         Search::of(self, joints, unmet).run(steps)
+    }
+
+    /// Whether some domain of the finest kind holds bins of different stuff.
+    pub fn is_mixed(&self) -> bool {
+        let domains = |bin: &Bin| bin.domains[self.finest];
+        (0..self.bins.len()).any(|bin| self.bins[..bin].iter().any(|other| domains(other) & domains(&self.bins[bin]) != 0))
     }
 
     /// How many joints of a kind there are at least, by counting: of domains whose room is divided by any number, whole

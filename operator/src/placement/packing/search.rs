@@ -111,8 +111,8 @@ impl<'a> Search<'a> {
         let mut unmet = Unmet::default();
         for tie in &self.packing.ties {
             let [one, other] = tie.ends;
-            if let (Some(one), Some(other)) = (self.domain_of(one, tie.kind), self.domain_of(other, tie.kind)) {
-                unmet.count(tie, (one == other) == tie.together);
+            if let (Some(one), Some(other)) = (self.domains_of(one, tie.kind), self.domains_of(other, tie.kind)) {
+                unmet.count(tie, tie.may_be_met(one, other));
             }
         }
         unmet
@@ -124,9 +124,9 @@ impl<'a> Search<'a> {
         let mut rooms: [Option<ByGroup<u32>>; MOST_KINDS] = [None, None];
         for tie in self.packing.ties.iter().filter(|tie| self.is_settled(tie.kind)) {
             let [one, other] = tie.ends;
-            let (home, waiting) = match (self.domain_of(one, tie.kind), self.domain_of(other, tie.kind)) {
+            let (home, waiting) = match (self.domains_of(one, tie.kind), self.domains_of(other, tie.kind)) {
                 (Some(one), Some(other)) => {
-                    here.count(tie, (one == other) == tie.together);
+                    here.count(tie, tie.may_be_met(one, other));
                     continue;
                 }
                 (Some(home), None) => (home, other),
@@ -151,13 +151,10 @@ impl<'a> Search<'a> {
         self.groups.iter().map(room).collect()
     }
 
-    /// Whether a wish that waits may find room where the tie to one in this domain is met.
+    /// Whether a wish that waits may find room where the tie to one in these domains is met.
     fn may_meet(&self, tie: &Pair, waiting: usize, home: u128, rooms: &[u32]) -> bool {
-        if waiting < self.homes.len() {
-            return true;
-        }
         let wish = self.packing.wishes[waiting];
-        let meets = |(group, room): (&Bin, &u32)| *room >= wish && (group.domains[tie.kind] == home) == tie.together;
+        let meets = |(group, room): (&Bin, &u32)| *room >= wish && tie.may_be_met(group.domains[tie.kind], home);
         self.groups.iter().zip(rooms).any(meets) || self.is_room_across(tie.kind, wish)
     }
 
@@ -185,14 +182,14 @@ impl<'a> Search<'a> {
         let mut unmet: ByGroup<Broken> = smallvec![Broken::default(); self.groups.len()];
         for tie in &self.packing.ties {
             let there = match tie.ends {
-                [one, other] if one == index => self.domain_of(other, tie.kind),
-                [one, other] if other == index => self.domain_of(one, tie.kind),
+                [one, other] if one == index => self.domains_of(other, tie.kind),
+                [one, other] if other == index => self.domains_of(one, tie.kind),
                 _ => None,
             };
             let Some(there) = there else { continue };
             let is_settled = self.is_settled(tie.kind);
             for (group, Broken { any, firm }) in self.groups.iter().zip(&mut unmet) {
-                let is_met = group.is_wide(tie.kind) || (group.domains[tie.kind] == there) == tie.together;
+                let is_met = tie.may_be_met(group.domains[tie.kind], there);
                 *any += u32::from(!is_met);
                 firm.count(tie, is_met || !is_settled);
             }
@@ -200,10 +197,10 @@ impl<'a> Search<'a> {
         unmet
     }
 
-    /// The one domain of a kind in which a wish lies; none if it waits or may lie in several.
-    fn domain_of(&self, wish: usize, kind: usize) -> Option<u128> {
-        let group = &self.groups[usize::from(*self.homes.get(wish)?)];
-        (!group.is_wide(kind)).then_some(group.domains[kind])
+    /// The domains of a kind in which the group of a wish lies; none if it waits.
+    fn domains_of(&self, wish: usize, kind: usize) -> Option<u128> {
+        let home = self.homes.get(wish)?;
+        Some(self.groups[usize::from(*home)].domains[kind])
     }
 
     /// By group, those who have their place and are tied to some that wait; or to any, as long as that may change.
