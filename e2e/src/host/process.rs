@@ -208,7 +208,9 @@ mod tests {
     #[test]
     fn a_process_runs_until_its_last_thread_has_ended() {
         let stat = |state: char, threads: u32| {
-            format!("7 (a (b) c) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 {threads} 0 4711 8192 3 18446744073709551615")
+            format!(
+                "7 (a (b) c) {state} 1 7 7 0 -1 4 5 0 0 0 1 2 0 0 20 0 {threads} 0 4711 8192 3 18446744073709551615"
+            )
         };
         assert_eq!(running_since(&stat('S', 1)), Some(4711));
         assert_eq!(running_since(&stat('Z', 2)), Some(4711), "its files are still open");

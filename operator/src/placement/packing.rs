@@ -108,7 +108,8 @@ impl Packing {
     /// Whether some domain of the finest kind holds bins of different stuff.
     pub fn is_mixed(&self) -> bool {
         let domains = |bin: &Bin| bin.domains[self.finest];
-        (0..self.bins.len()).any(|bin| self.bins[..bin].iter().any(|other| domains(other) & domains(&self.bins[bin]) != 0))
+        (0..self.bins.len())
+            .any(|bin| self.bins[..bin].iter().any(|other| domains(other) & domains(&self.bins[bin]) != 0))
     }
 
     /// How many joints of a kind there are at least, by counting: of domains whose room is divided by any number, whole

@@ -18,9 +18,7 @@ const ROUNDS: usize = 6;
 /// How many shares branch and bound may look at.
 pub const STEPS: usize = 20_000;
 /// The same where not all shares of a task can be tried, so that nothing is proven by trying.
-const SOME_STEPS: usize = 1000;
-/// The same at first.
-const FEW_STEPS: usize = 500;
+const SOME_STEPS: usize = 500;
 /// How many steps packing may take where the rounds did not meet the bound.
 const PACKING_STEPS: usize = 2000;
 /// The same for ties, at first.
@@ -28,7 +26,7 @@ const FEW_TIES_STEPS: usize = 100;
 /// The same where trying shares did not meet the bound either.
 const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
-const MENDINGS: usize = 300;
+const MENDINGS: usize = 150;
 /// The same where only wishes and distances may be better.
 const FEW_MENDINGS: usize = 40;
 /// Up to how many cells times tasks there are as many; on larger hosts, where each costs more, fewer.
@@ -36,7 +34,7 @@ const FULL_MENDINGS: usize = 128;
 /// How often that begins again from the first arrangement.
 const MENDING_STARTS: u64 = 2;
 /// How many shares each of these may look at.
-const MENDING_STEPS: usize = 200;
+const MENDING_STEPS: usize = 30;
 /// How many tasks such a group has at most.
 const LARGEST_GROUP: u32 = 6;
 /// Up to how many shares of one task all are tried on a machine of few cells.
@@ -148,7 +146,7 @@ impl<'a> Search<'a> {
             let share = self.problem.share(takes.filter(|(_, units)| *units > 0).collect());
             if self.problem.own(index, &share, &state.shares).is_none() {
                 let given: Vec<usize> = (0..index).filter(|task| state.shares[*task].is_some()).collect();
-                given.into_iter().for_each(|task| state.take_back(self.problem, task));
+                given.into_iter().for_each(|task| drop(state.take_back(self.problem, task)));
                 return 0;
             }
             state.give(self.problem, index, share);
@@ -170,12 +168,9 @@ impl<'a> Search<'a> {
         if !self.is_done() {
             self.count_crossings(start, &cost);
             self.count_ties(start, &cost, FEW_TIES_STEPS);
-            self.try_shares(start, &cost, &order, FEW_STEPS);
+            self.try_shares(start, &cost, &order);
             if !self.is_complete {
                 self.count_ties(start, &cost, TIES_STEPS);
-            }
-            if !self.is_complete && !self.is_done() {
-                self.try_shares(start, &cost, &order, SOME_STEPS);
             }
             if !self.is_complete && !self.is_done() && self.limit >= STEPS {
                 self.mend(start, &cost);
@@ -328,10 +323,10 @@ impl<'a> Search<'a> {
         unlucky
     }
 
-    /// Branch and bound over all that wait, with so many steps once something was left out.
-    fn try_shares(&mut self, start: &State, cost: &Cost, order: &[usize], some_steps: usize) {
+    /// Branch and bound over all that wait.
+    fn try_shares(&mut self, start: &State, cost: &Cost, order: &[usize]) {
         self.steps = 0;
-        self.some_limit = self.limit.min(some_steps);
+        self.some_limit = self.limit.min(SOME_STEPS);
         if let Some(prospect) = self.outlook.look(self.problem, start, cost) {
             self.branch(&mut start.clone(), cost, order, &prospect);
         }
@@ -383,6 +378,7 @@ impl<'a> Search<'a> {
     /// searches for better shares of theirs. The groups are drawn by a fixed sequence, so the answer is the same each time.
     fn mend(&mut self, start: &State, cost: &Cost) {
         self.some_limit = MENDING_STEPS;
+        let waiting: Vec<usize> = (0..start.shares.len()).filter(|task| start.shares[*task].is_none()).collect();
         let first = self.best.clone();
         let mut finest = first.clone();
         for seed in 1..=MENDING_STARTS {
@@ -390,7 +386,7 @@ impl<'a> Search<'a> {
             if seed > 1 {
                 self.begin_elsewhere(seed, start, cost);
             }
-            self.mend_by(&mut Dice::new(seed), start);
+            self.mend_by(&mut Dice::new(seed), start, &waiting);
             let is_finer = match (&self.best, &finest) {
                 (Some((cost, _)), Some((finest, _))) => cost < finest,
                 (found, None) => found.is_some(),
@@ -420,17 +416,21 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn mend_by(&mut self, dice: &mut Dice, start: &State) {
+    fn mend_by(&mut self, dice: &mut Dice, start: &State, waiting: &[usize]) {
         for _ in 0..self.mendings() {
-            let Some((best, shares)) = self.best.clone() else { return };
-            if best == self.floor {
+            let Some((cost, shares)) = &self.best else { return };
+            if *cost == self.floor {
                 return;
             }
-            let unlucky = self.unlucky(start, &shares);
-            let waiting: Vec<usize> = (0..shares.len()).filter(|task| start.shares[*task].is_none()).collect();
+            let mut state = start.clone();
+            for task in waiting {
+                state.give(self.problem, *task, shares[*task].clone());
+            }
+            let unlucky = self.unlucky(waiting, &state.shares);
             if unlucky.is_empty() || waiting.len() < 2 {
                 return;
             }
+            let cost = cost.clone();
             let mut group = vec![unlucky[dice.below(unlucky.len() as u32) as usize]];
             for _ in 0..1 + dice.below(LARGEST_GROUP - 1) {
                 let other = waiting[dice.below(waiting.len() as u32) as usize];
@@ -438,7 +438,7 @@ impl<'a> Search<'a> {
                     group.insert(dice.below(group.len() as u32 + 1) as usize, other);
                 }
             }
-            self.place_anew(&shares, &group);
+            self.place_anew(state, cost, &group);
         }
     }
 
@@ -452,24 +452,23 @@ impl<'a> Search<'a> {
     }
 
     /// Those who got less than they might have.
-    fn unlucky(&self, start: &State, shares: &[Share]) -> Vec<usize> {
-        let all: Vec<Option<Share>> = shares.iter().cloned().map(Some).collect();
+    fn unlucky(&self, waiting: &[usize], shares: &[Option<Share>]) -> Vec<usize> {
         let got_less = |task: &usize| {
-            let own = self.problem.own(*task, &shares[*task], &all);
+            let own = shares[*task].as_ref().and_then(|share| self.problem.own(*task, share, shares));
             own.is_some_and(|own| own.moves > 0 || own.excess.iter().any(|excess| *excess > 0) || own.wishes > 0)
         };
-        (0..shares.len()).filter(|task| start.shares[*task].is_none()).filter(got_less).collect()
+        waiting.iter().copied().filter(got_less).collect()
     }
 
     /// Searches for better shares of a group while everybody else keeps theirs. Then deals the group's shares out anew:
     /// an arrangement that is as good is another place to go on from.
-    fn place_anew(&mut self, shares: &[Share], group: &[usize]) {
-        let mut state = State::empty(self.problem);
-        let mut cost = self.problem.start();
-        for (task, share) in shares.iter().enumerate().filter(|(task, _)| !group.contains(task)) {
-            let Some(own) = self.problem.own(task, share, &state.shares) else { return };
-            self.problem.add(&mut cost, self.problem.tasks[task].class, &own);
-            state.give(self.problem, task, share.clone());
+    fn place_anew(&mut self, mut state: State, mut cost: Cost, group: &[usize]) {
+        for task in group {
+            let taken = state.take_back(self.problem, *task);
+            let Some(own) = taken.and_then(|share| self.problem.own(*task, &share, &state.shares)) else {
+                return;
+            };
+            self.problem.subtract(&mut cost, self.problem.tasks[*task].class, &own);
         }
         self.steps = 0;
         if let Some(prospect) = self.outlook.look(self.problem, &state, &cost) {

@@ -40,9 +40,9 @@ impl State {
         self.shares[task] = Some(share);
     }
 
-    /// Takes back what a task was given.
-    pub fn take_back(&mut self, problem: &Problem, task: usize) {
-        let Some(share) = self.shares[task].take() else { return };
+    /// Takes back what a task was given. Returns it; none if it waits.
+    pub fn take_back(&mut self, problem: &Problem, task: usize) -> Option<Share> {
+        let share = self.shares[task].take()?;
         for (cell, units) in &share.takes {
             let cell = *cell as usize;
             let weight = problem.weight(&problem.tasks[task], cell, *units);
@@ -51,5 +51,6 @@ impl State {
                 self.domain_free[slot][problem.cells[cell].domains[slot] as usize] += weight;
             }
         }
+        Some(share)
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Counts {
     rooms: usize,
     /// For every such room, row by row: the most of it that some of them fill.
     fills: Vec<u32>,
+    /// For every such room, row by row: what those of them take together that are no larger.
+    small: Vec<u32>,
     /// Their sizes, each once, those of the last wish first.
     sizes: Vec<u32>,
     /// How many of the sizes are theirs.
@@ -25,19 +27,29 @@ impl Counts {
     /// Counts these wishes, where no domain has more room than that.
     pub(super) fn of(wishes: &[u32], largest: u32) -> Self {
         let mut sizes: Vec<u32> = Vec::new();
-        wishes.iter().rev().for_each(|wish| if !sizes.contains(wish) { sizes.push(*wish) });
+        wishes.iter().rev().for_each(|wish| {
+            if !sizes.contains(wish) {
+                sizes.push(*wish)
+            }
+        });
         let rooms = largest as usize + 1;
+        let mut small = vec![0; (wishes.len() + 1) * rooms];
         let (mut sums, mut known) = (vec![0; wishes.len() + 1], vec![0; wishes.len() + 1]);
         let mut wanted = vec![0; (wishes.len() + 1) * sizes.len()];
         for (index, wish) in wishes.iter().enumerate().rev() {
             sums[index] = sums[index + 1] + wish;
-            known[index] = known[index + 1].max(sizes.iter().position(|size| size == wish).map_or(0, |place| place + 1));
+            let (own, after) = small[index * rooms..][..2 * rooms].split_at_mut(rooms);
+            for (room, (own, after)) in own.iter_mut().zip(after).enumerate() {
+                *own = *after + if *wish as usize <= room { *wish } else { 0 };
+            }
+            known[index] =
+                known[index + 1].max(sizes.iter().position(|size| size == wish).map_or(0, |place| place + 1));
             for (place, size) in sizes.iter().enumerate() {
                 wanted[index * sizes.len() + place] = wanted[(index + 1) * sizes.len() + place] + wish / size;
             }
         }
         let parts = sizes.iter().flat_map(|size| (0..rooms as u32).map(move |room| room / size)).collect();
-        Self { sums, rooms, fills: fills(wishes, rooms), sizes, known, wanted, parts }
+        Self { sums, rooms, fills: fills(wishes, rooms), small, sizes, known, wanted, parts }
     }
 
     /// What the wishes from one on take together.
@@ -50,6 +62,7 @@ impl Counts {
         let wanted = &self.wanted[from * self.sizes.len()..][..self.known[from]];
         joints >= 0
             && self.has_no_waste(from, slack, joints as usize, rooms)
+            && self.has_enough_small(from, slack, joints as usize, rooms)
             && wanted.iter().enumerate().all(|(size, wanted)| self.missing(size, *wanted, rooms) <= joints)
     }
 
@@ -72,6 +85,20 @@ impl Counts {
         let mut wastes: SmallVec<[u32; 16]> = rooms.iter().map(waste).collect();
         wastes.sort_unstable_by(|a, b| b.cmp(a));
         wastes.iter().skip(2 * joints).sum::<u32>() <= slack
+    }
+
+    /// Whether what small rooms have beyond all small wishes is no more than what may stay free: nothing larger fits there.
+    /// A joint makes a larger room of two.
+    fn has_enough_small(&self, from: usize, slack: u32, joints: usize, rooms: &[u32]) -> bool {
+        let small = &self.small[from * self.rooms..][..self.rooms];
+        let mut sorted: SmallVec<[u32; 16]> = rooms.iter().copied().filter(|room| *room > 0).collect();
+        sorted.sort_unstable();
+        let mut room_there = 0;
+        // With each room, those no larger; of these the largest may be joined to others.
+        sorted.iter().skip(2 * joints).zip(&sorted).all(|(limit, room)| {
+            room_there += room;
+            small.get(*limit as usize).is_none_or(|wanted| room_there <= wanted + slack)
+        })
     }
 }
 
@@ -106,6 +133,15 @@ mod tests {
         assert!(!counts.may_fit(1, 2, 0, &[8, 4]));
         // One joint makes 12 of both.
         assert!(counts.may_fit(1, 2, 1, &[8, 4]));
+    }
+
+    #[test]
+    fn small_rooms_take_small_wishes_only() {
+        let counts = Counts::of(&[4, 2, 1], 8);
+        // 3 and 2 take the 2 and the 1, and two stay free.
+        assert!(counts.may_fit(0, 2, 0, &[3, 2, 4]));
+        assert!(!counts.may_fit(0, 1, 0, &[3, 2, 3]));
+        assert!(counts.may_fit(0, 1, 1, &[3, 2, 3]));
     }
 
     #[test]

@@ -257,7 +257,8 @@ impl<'a> Search<'a> {
         let mut seen: Vec<(Joints, [usize; 2])> = Vec::new();
         for (cost, _, one, other) in pairs {
             let is_seen = |(known, [first, second]): &(Joints, [usize; 2])| {
-                let alike = |one: usize, other: usize| outline.are_alike(*first, one) && outline.are_alike(*second, other);
+                let alike =
+                    |one: usize, other: usize| outline.are_alike(*first, one) && outline.are_alike(*second, other);
                 *known == cost && (alike(one, other) || alike(other, one))
             };
             if seen.iter().any(is_seen) {
