@@ -102,19 +102,12 @@ impl<'a> Machine<'a> {
 
     /// The cores that have a CPU in the set, in order.
     pub fn cores_touching(&self, cpus: &CpuSet) -> Vec<usize> {
-        let mut cores: Vec<usize> = cpus.iter().filter_map(|cpu| self.core_of(cpu)).collect();
-        cores.sort_unstable();
-        cores.dedup();
-        cores
+        sorted(cpus.iter().filter_map(|cpu| self.core_of(cpu)))
     }
 
     /// The domains of one kind in which these CPUs lie, in order.
     pub fn domains_of(&self, slot: usize, cpus: &CpuSet) -> Vec<u16> {
-        let cores = cpus.iter().filter_map(|cpu| self.core_of(cpu));
-        let mut domains: Vec<u16> = cores.map(|core| self.cores[core].domains[slot]).collect();
-        domains.sort_unstable();
-        domains.dedup();
-        domains
+        sorted(cpus.iter().filter_map(|cpu| Some(self.cores[self.core_of(cpu)?].domains[slot])))
     }
 
     /// How far two nodes, by index, are apart, in the units of ACPI's table (10 is local); unknown is farthest.
@@ -147,6 +140,19 @@ impl<'a> Machine<'a> {
     pub fn memory_nodes(&self) -> impl Iterator<Item = u16> + '_ {
         self.nodes.iter().enumerate().filter(|(_, node)| node.has_memory).map(|(index, _)| index as u16)
     }
+}
+
+/// Each number once, in order. Mostly the same ones follow each other.
+fn sorted<T: Ord>(numbers: impl Iterator<Item = T>) -> Vec<T> {
+    let mut sorted = Vec::new();
+    for number in numbers {
+        if sorted.last() != Some(&number) {
+            sorted.push(number);
+        }
+    }
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
 }
 
 /// The index of the set in which each CPU lies first; [`NONE`] in none.

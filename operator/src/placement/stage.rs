@@ -399,17 +399,20 @@ impl Stage<'_> {
 
     /// Puts those who share into the slices inside which they run.
     fn add_guests(&self, all: &[&Demand], staged: &mut Staged) {
-        for _ in 0..all.len() {
-            for demand in all {
+        let mut left: Vec<&Demand> = all.to_vec();
+        let mut before = left.len() + 1;
+        while left.len() < before {
+            before = left.len();
+            left.retain(|demand| {
                 if staged.given.contains_key(&demand.unit) {
-                    continue;
+                    return false;
                 }
                 let host = demand.share_with.as_ref().and_then(|host| Some((host, staged.given.get(host)?)));
-                if let Some((host, given)) = host {
-                    let given = Given { cpus: given.cpus.clone(), inside: Some(host.clone()) };
-                    staged.given.insert(demand.unit.clone(), given);
-                }
-            }
+                let Some((host, given)) = host else { return true };
+                let given = Given { cpus: given.cpus.clone(), inside: Some(host.clone()) };
+                staged.given.insert(demand.unit.clone(), given);
+                false
+            });
         }
     }
 }

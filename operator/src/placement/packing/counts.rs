@@ -126,13 +126,12 @@ mod tests {
 
     #[test]
     fn what_no_wishes_fill_is_wasted() {
-        let counts = Counts::of(&[5, 5, 2], 8);
-        assert_eq!(counts.sum(1), 7);
-        // 8 holds 5 + 2 at most, 4 holds 2.
-        assert!(counts.may_fit(1, 3, 0, &[8, 4]));
-        assert!(!counts.may_fit(1, 2, 0, &[8, 4]));
-        // One joint makes 12 of both.
-        assert!(counts.may_fit(1, 2, 1, &[8, 4]));
+        let counts = Counts::of(&[5, 3, 3], 4);
+        assert_eq!(counts.sum(1), 6);
+        assert!(counts.may_fit(1, 2, 0, &[4, 4]));
+        assert!(!counts.may_fit(1, 0, 0, &[4, 2]));
+        // One joint makes 6 of both.
+        assert!(counts.may_fit(1, 0, 1, &[4, 2]));
     }
 
     #[test]

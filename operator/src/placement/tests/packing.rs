@@ -126,8 +126,11 @@ impl Small {
                 None => bins.push(bin),
             }
         }
-        let ties = if kinds == 2 { self.pairs.clone() } else { Vec::new() };
-        Packing { ties, ..Packing::of(bins, self.wishes.clone(), kinds, kinds - 1) }
+        let mut packing = Packing::of(bins, self.wishes.clone(), kinds, kinds - 1);
+        if kinds == 2 {
+            packing.ties.clone_from(&self.pairs);
+        }
+        packing
     }
 }
 

@@ -10,7 +10,7 @@ use lamina_crds::{CpuSet, Hardware, NodeSet};
 use super::{demand, site};
 use crate::placement::shapes::{self, Dice, SHAPES, Shape, regular};
 use crate::placement::{
-    Constraint, Demand, HousekeepingWish, Incumbent, OrdinalWish, Placed, Placement, Relation, Shortfall, Site,
+    Constraint, Demand, HousekeepingWish, Incumbent, Level, OrdinalWish, Placed, Placement, Relation, Shortfall, Site,
     Verdict, Wanted, place,
 };
 
@@ -286,6 +286,20 @@ fn nearly_all_instances_of_the_four_shapes_are_proven() {
             assert!(proven >= least, "{shape:?} at {load} %: {proven} of 25");
         }
     }
+}
+
+/// A slice asks to be near one that must lie in two nodes; two slices must lie in two nodes each; and few small wishes are
+/// there to fill up what large ones leave.
+#[test]
+fn hosts_that_are_hard_to_judge_are_judged() {
+    let verdict = |shape, load, seed| {
+        let hardware = shapes::machine(shape);
+        place(&shapes::slices(&hardware, 32, load, seed), &site(&hardware), &Placement::default()).verdict
+    };
+    assert_eq!(verdict(Shape::EightNodes, 90, 132), Verdict::Optimal);
+    assert_eq!(verdict(Shape::EightNodes, 90, 109), Verdict::Optimal);
+    let Verdict::Feasible { gap } = verdict(Shape::Hybrid, 100, 165) else { return };
+    assert_eq!((gap.level, gap.amount), (Level::Domains { position: 1, priority: 0 }, 3));
 }
 
 #[test]
