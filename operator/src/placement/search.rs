@@ -26,7 +26,7 @@ const FEW_TIES_STEPS: usize = 100;
 /// The same where trying shares did not meet the bound either.
 const TIES_STEPS: usize = 600;
 /// How many small groups of tasks are placed anew where the bound is not met.
-const MENDINGS: usize = 150;
+const MENDINGS: usize = 300;
 /// The same where only wishes and distances may be better.
 const FEW_MENDINGS: usize = 40;
 /// Up to how many cells times tasks there are as many; on larger hosts, where each costs more, fewer.
