@@ -172,9 +172,12 @@ impl<'a> Search<'a> {
         (0..self.groups.len()).any(|group| self.groups[group].is_wide(kind) && room(cluster_of[group]) >= wish)
     }
 
-    /// Whether there may be no more joints of a kind, so that nothing comes to lie in more of its domains.
+    /// Whether nothing comes to lie in more domains of a kind: there are no more joints at all, or none of that kind and
+    /// nothing lies in several of its domains, which others could join without one.
     fn is_settled(&self, kind: usize) -> bool {
-        self.joints[kind] <= self.used[kind]
+        let is_used_up = |kind: usize| self.joints[kind] <= self.used[kind];
+        let may_absorb = || self.wider == Some(kind) && self.groups.iter().any(|group| group.is_wide(kind));
+        is_used_up(self.packing.finest) || (is_used_up(kind) && !may_absorb())
     }
 
     /// By group, the ties to those who have their place that went unmet if a wish came there.

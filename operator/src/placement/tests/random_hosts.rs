@@ -299,7 +299,7 @@ fn hosts_that_are_hard_to_judge_are_judged() {
     assert_eq!(verdict(Shape::EightNodes, 90, 132), Verdict::Optimal);
     assert_eq!(verdict(Shape::EightNodes, 90, 109), Verdict::Optimal);
     let Verdict::Feasible { gap } = verdict(Shape::Hybrid, 100, 165) else { return };
-    assert_eq!((gap.level, gap.amount), (Level::Domains { position: 1, priority: 0 }, 3));
+    assert!(gap.level == Level::Domains { position: 1, priority: 0 } && gap.amount <= 3, "{gap:?}");
 }
 
 #[test]
